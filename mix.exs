@@ -1,0 +1,54 @@
+defmodule Py.MixProject do
+  use Mix.Project
+
+  @version "0.1.0"
+
+  def project do
+    [
+      app: :py,
+      version: @version,
+      elixir: "~> 1.14",
+      # py_native is a task of this very project: it is compiled by the time it runs.
+      compilers: Mix.compilers() ++ [:py_native],
+      elixirc_paths: elixirc_paths(Mix.env()),
+      start_permanent: Mix.env() == :prod,
+      deps: [],
+      description:
+        "Python inside Elixir and Erlang: calls, types, errors and threads, in the node",
+      package: package(),
+      docs: docs(),
+      name: "Py"
+    ]
+  end
+
+  def application do
+    [mod: {Py.Application, []}, extra_applications: [:logger]]
+  end
+
+  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(_env), do: ["lib"]
+
+  defp package do
+    [
+      licenses: ["Apache-2.0"],
+      links: %{"Changelog" => "https://hexdocs.pm/py/changelog.html"},
+      files: ~w(
+        lib src native/*/src native/*/build.rs native/*/Cargo.toml priv/python
+        Cargo.toml Cargo.lock mix.exs .formatter.exs README.md CHANGELOG.md LICENSE
+      )
+    ]
+  end
+
+  defp docs do
+    [
+      main: "readme",
+      extras: ["README.md", "CHANGELOG.md", "LICENSE"],
+      source_ref: "v#{@version}",
+      groups_for_modules: [
+        Calls: [Py, Py.Error, Py.Future, Py.Sigil],
+        "Pools and telemetry": [Py.Pool, Py.Telemetry],
+        "Building and finding Python": [Py.Python, Py.Build]
+      ]
+    ]
+  end
+end
