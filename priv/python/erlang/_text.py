@@ -1,0 +1,22 @@
+"""Text that is safe to send, whatever objects it is taken from."""
+
+from __future__ import annotations
+
+_module_of = type.__dict__["__module__"].__get__
+_qualname_of = type.__dict__["__qualname__"].__get__
+
+
+def utf8(text: str) -> str:
+    """A plain `str` that can be encoded; lone surrogates become backslash escapes."""
+    if str.isascii(text):
+        return str.__str__(text)
+    return str.encode(text, "utf-8", "backslashreplace").decode()
+
+
+def type_name(cls: type) -> tuple[str, str]:
+    """Module and qualified name of a class, asked past its metaclass, which may be hostile."""
+    try:
+        module = _module_of(cls)
+    except AttributeError:  # deleted
+        module = None
+    return (module if type(module) is str else "?"), _qualname_of(cls)
