@@ -1,0 +1,38 @@
+#!/bin/sh
+# cargo.sh ARGUMENTS: runs cargo as `mix compile` does, for the Python of VIRTUAL_ENV or scripts/python.sh, in the same
+# folder. Test programs are linked to its libpython (PY_TEST_LIBPYTHON, read by native/core/build.rs).
+set -eu
+
+cd "$(dirname "$0")/.."
+python=${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/python}
+python=${python:-$(sh scripts/python.sh)}
+
+eval "$("$python" - <<'PYTHON'
+import os, shlex, struct, sys, sysconfig
+
+minor = "%d.%d" % sys.version_info[:2]
+library = sysconfig.get_config_var("INSTSONAME") or ""
+folders = [os.path.join(sys.base_prefix, "lib"), sysconfig.get_config_var("LIBDIR") or ""]
+found = next((p for p in (os.path.join(f, library) for f in folders) if library and os.path.isfile(p)), "")
+print("minor=%s width=%d library=%s" % (minor, 8 * struct.calcsize("P"), shlex.quote(found)))
+PYTHON
+)"
+
+export CARGO_TARGET_DIR="${PY_TARGET_DIR:-$PWD/_build/native}/$minor"
+export PYO3_CONFIG_FILE="$CARGO_TARGET_DIR/pyo3.config"
+export RUSTLER_PRIMARY_NIF_INIT=1
+export PY_TEST_LIBPYTHON="$library"
+export LD_LIBRARY_PATH="$(dirname "$library")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export PATH="$PATH:$HOME/.cargo/bin"
+unset PYO3_NO_PYTHON PYO3_PYTHON CARGO_BUILD_TARGET
+
+mkdir -p "$CARGO_TARGET_DIR"
+config="implementation=CPython
+version=$minor
+shared=true
+pointer_width=$width
+suppress_build_script_link_lines=true"
+# A newer file would make cargo build again what read it.
+[ "$(cat "$PYO3_CONFIG_FILE" 2>/dev/null)" = "$config" ] || echo "$config" >"$PYO3_CONFIG_FILE"
+
+exec cargo "$@"
