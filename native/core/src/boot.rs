@@ -1,0 +1,79 @@
+//! Python's first thread: it boots the interpreter, stays its main thread and serves calls.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+
+use crate::ffi;
+use crate::interpreter::Interpreter;
+use crate::scheduler::{MAIN, Scheduler};
+use crate::wire::Host;
+use crate::{errand, runner, watch};
+
+/// What the other side knows and Python has to be told.
+pub struct Facts {
+    /// The interpreter whose `sys.prefix`, site-packages and venv are to be used.
+    pub executable: String,
+    /// The folder of the `erlang` package.
+    pub python_path: String,
+    /// The pid of the process that swallows I/O replies, as external term format.
+    pub sink: Vec<u8>,
+    /// The group leader of whatever prints outside of a call, likewise.
+    pub leader: Vec<u8>,
+    /// Whether `%Decimal{}` is there.
+    pub decimal: bool,
+    /// Whether `%MapSet{}` has a `version`.
+    pub set_version: bool,
+}
+
+pub type Ready = Box<dyn FnOnce(Result<&'static Interpreter, String>) + Send>;
+
+/// Boots Python on a thread of its own and tells `ready`. To be called once in a process.
+pub fn boot(facts: Facts, host: Box<dyn Host>, ready: Ready) -> Result<(), String> {
+    let main = move || match initialize(&facts, host) {
+        Ok(interpreter) => {
+            ready(Ok(interpreter));
+            runner::serve(interpreter, MAIN);
+        }
+        Err(message) => ready(Err(message)),
+    };
+    runner::thread("py-main").spawn(main).map(drop).map_err(|error| format!("no thread for Python: {error}"))
+}
+
+fn initialize(facts: &Facts, host: Box<dyn Host>) -> Result<&'static Interpreter, String> {
+    let executable = ffi::c_string(&facts.executable)?;
+    ffi::initialize(&executable).map_err(|error| format!("Python did not start: {error}"))?;
+    Python::attach(|py| furnish(py, facts, host).map_err(|error| explain(py, &error)))
+}
+
+fn furnish(py: Python<'_>, facts: &Facts, host: Box<dyn Host>) -> PyResult<&'static Interpreter> {
+    let path = py.import("sys")?.getattr("path")?.cast_into::<PyList>()?;
+    path.append(&facts.python_path)?;
+    let scheduler = Scheduler::new();
+    let interpreter = Interpreter::new(py, Arc::clone(&scheduler), host, facts)?;
+    py.import("erlang._boot")?.call_method1("start", (config(py, facts)?,))?;
+    scheduler.attach(interpreter);
+    errand::spawn(interpreter)?;
+    watch::spawn(interpreter)?;
+    Ok(interpreter)
+}
+
+fn config<'py>(py: Python<'py>, facts: &Facts) -> PyResult<Bound<'py, PyDict>> {
+    let pid = py.import("erlang._types")?.getattr("Pid")?;
+    let config = PyDict::new(py);
+    config.set_item("sink", pid.call1((PyBytes::new(py, &facts.sink),))?)?;
+    config.set_item("leader", pid.call1((PyBytes::new(py, &facts.leader),))?)?;
+    config.set_item("signal", ffi::interrupt_signal())?;
+    config.set_item("decimal", facts.decimal)?;
+    config.set_item("set_version", facts.set_version)?;
+    Ok(config)
+}
+
+fn explain(py: Python<'_>, error: &PyErr) -> String {
+    let lines = py
+        .import("traceback")
+        .and_then(|traceback| traceback.call_method1("format_exception", (error.value(py),)))
+        .and_then(|lines| lines.extract::<Vec<String>>());
+    lines.map_or_else(|_| error.to_string(), |lines| lines.concat())
+}

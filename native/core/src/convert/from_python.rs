@@ -1,0 +1,296 @@
+use pyo3::prelude::*;
+use pyo3::types::{
+    PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple,
+};
+
+use super::{MAX_DEPTH, Refusal, SHARED_FROM, Write};
+use crate::ffi;
+use crate::interpreter::Interpreter;
+
+/// A graph that shares its parts unfolds into a tree, which may be exponentially larger.
+const MAX_VALUES: usize = 100_000_000;
+
+/// How many values are written between two looks at whether anybody still waits for them.
+const CHECK_EVERY: usize = 65_536;
+
+const CHANGED: &str = "it was changed by another thread while it was converted";
+
+type Written = Result<(), Refusal>;
+
+/// Writes a Python value.
+pub fn from_python<W: Write>(interpreter: &Interpreter, value: &Bound<'_, PyAny>, writer: &mut W) -> Written {
+    Encoder { interpreter, writer, written: 0 }.value(value, 0)
+}
+
+struct Encoder<'a, W> {
+    interpreter: &'a Interpreter,
+    writer: &'a mut W,
+    written: usize,
+}
+
+impl<W: Write> Encoder<'_, W> {
+    /// By exact type first, the frequent ones before the rare ones; then by what it is derived from;
+    /// then Python is asked.
+    fn value(&mut self, value: &Bound<'_, PyAny>, depth: usize) -> Written {
+        self.count()?;
+        if let Ok(text) = value.cast_exact::<PyString>() {
+            self.text(text)
+        } else if value.is_exact_instance_of::<PyInt>() {
+            self.int(value)
+        } else if let Ok(float) = value.cast_exact::<PyFloat>() {
+            self.float(float.value());
+            Ok(())
+        } else if value.is_none() {
+            self.writer.none();
+            Ok(())
+        } else if let Ok(list) = value.cast_exact::<PyList>() {
+            self.list(list, depth)
+        } else if let Ok(dict) = value.cast_exact::<PyDict>() {
+            self.dict(dict, depth)
+        } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+            self.tuple(tuple, depth)
+        } else if let Ok(bool) = value.cast_exact::<PyBool>() {
+            self.writer.bool(bool.is_true());
+            Ok(())
+        } else if let Ok(bytes) = value.cast_exact::<PyBytes>() {
+            self.bytes(bytes);
+            Ok(())
+        } else {
+            self.derived(value, depth)
+        }
+    }
+
+    fn derived(&mut self, value: &Bound<'_, PyAny>, depth: usize) -> Written {
+        if value.is_exact_instance_of::<PySet>() || value.is_exact_instance_of::<PyFrozenSet>() {
+            self.set(value, depth)
+        } else if let Some(etf) = self.interpreter.opaque_etf(value) {
+            self.opaque(&etf)
+        } else if self.interpreter.is_atom(value) {
+            self.atom(value)
+        } else if let Ok(text) = value.cast::<PyString>() {
+            self.text(text)
+        } else if value.is_instance_of::<PyInt>() {
+            self.int(value)
+        } else if let Ok(float) = value.cast::<PyFloat>() {
+            self.float(float.value());
+            Ok(())
+        } else if let Ok(bytes) = value.cast::<PyBytes>() {
+            self.bytes(bytes);
+            Ok(())
+        } else if let Ok(list) = value.cast::<PyList>() {
+            self.list(list, depth)
+        } else if let Ok(tuple) = value.cast::<PyTuple>() {
+            self.tuple(tuple, depth)
+        } else if let Ok(dict) = value.cast::<PyDict>() {
+            self.dict(dict, depth)
+        } else if value.is_instance_of::<PySet>() || value.is_instance_of::<PyFrozenSet>() {
+            self.set(value, depth)
+        } else if let Some((name, fields)) = self.interpreter.struct_parts(value) {
+            self.structure(&name, &fields, depth)
+        } else {
+            self.described(value, depth)
+        }
+    }
+
+    fn described(&mut self, value: &Bound<'_, PyAny>, depth: usize) -> Written {
+        let plain = self.interpreter.describe(value).map_err(|error| {
+            Refusal::new(error.value(value.py()).str().map_or_else(
+                |_| String::from("it has no Elixir value"),
+                |text| text.to_string_lossy().into_owned(),
+            ))
+        })?;
+        check_depth(depth)?;
+        self.value(&plain, depth + 1)
+    }
+
+    fn text(&mut self, text: &Bound<'_, PyString>) -> Written {
+        let utf8 = text
+            .to_str()
+            .map_err(|_| Refusal::new("a str with lone surrogates is not text; encode it to bytes in Python"))?;
+        self.writer.binary(utf8.as_bytes());
+        Ok(())
+    }
+
+    fn atom(&mut self, value: &Bound<'_, PyAny>) -> Written {
+        let name = value.cast::<PyString>().ok().and_then(|text| text.to_str().ok());
+        if name.is_some_and(|name| self.writer.atom(name)) {
+            return Ok(());
+        }
+        let name = value.str().map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned());
+        Err(Refusal::new(format!("the atom {name:?} does not exist in Elixir, and atoms are never made from Python")))
+    }
+
+    fn int(&mut self, value: &Bound<'_, PyAny>) -> Written {
+        if let Some(small) = ffi::small_int(value) {
+            self.writer.int(small);
+            return Ok(());
+        }
+        let (negative, magnitude) = self
+            .interpreter
+            .magnitude(value)
+            .map_err(|error| Refusal::new(format!("an int that cannot be read: {error}")))?;
+        if self.writer.big(negative, &magnitude) {
+            Ok(())
+        } else {
+            Err(Refusal::new(format!("an int of {} bytes is larger than Elixir can hold", magnitude.len())))
+        }
+    }
+
+    fn float(&mut self, value: f64) {
+        if value.is_finite() {
+            self.writer.float(value);
+        } else {
+            self.writer.atom(if value.is_nan() {
+                "nan"
+            } else if value > 0.0 {
+                "infinity"
+            } else {
+                "neg_infinity"
+            });
+        }
+    }
+
+    fn bytes(&mut self, bytes: &Bound<'_, PyBytes>) {
+        let content = bytes.as_bytes();
+        if content.len() < SHARED_FROM {
+            self.writer.binary(content);
+        } else {
+            self.writer.shared_binary(bytes.clone().unbind(), content.len());
+        }
+    }
+
+    fn opaque(&mut self, etf: &[u8]) -> Written {
+        if self.writer.opaque(etf) {
+            Ok(())
+        } else {
+            Err(Refusal::new("a Pid, Ref or Port whose bytes are no Erlang term"))
+        }
+    }
+
+    fn list(&mut self, list: &Bound<'_, PyList>, depth: usize) -> Written {
+        check_depth(depth)?;
+        let len = list.len();
+        self.writer.list(len);
+        for index in 0..len {
+            let item = list.get_item(index).map_err(|_| Refusal::new(CHANGED))?;
+            self.value(&item, depth + 1).map_err(|refusal| refusal.within(|| format!("[{index}]")))?;
+        }
+        self.writer.end_list(len);
+        Ok(())
+    }
+
+    fn tuple(&mut self, tuple: &Bound<'_, PyTuple>, depth: usize) -> Written {
+        check_depth(depth)?;
+        let len = tuple.len();
+        self.writer.tuple(len);
+        for index in 0..len {
+            let item = tuple.get_borrowed_item(index).map_err(|_| Refusal::new(CHANGED))?;
+            self.value(&item, depth + 1).map_err(|refusal| refusal.within(|| format!("[{index}]")))?;
+        }
+        self.writer.end_tuple(len);
+        Ok(())
+    }
+
+    fn dict(&mut self, dict: &Bound<'_, PyDict>, depth: usize) -> Written {
+        check_depth(depth)?;
+        let len = dict.len();
+        self.writer.map(len);
+        let mut entries = ffi::DictEntries::new(dict);
+        let mut seen = 0;
+        while let Some((key, value)) = entries.next() {
+            self.value(&key, depth + 1).map_err(|refusal| refusal.within(|| String::from("[a key]")))?;
+            self.value(&value, depth + 1).map_err(|refusal| refusal.within(|| step(&key)))?;
+            seen += 1;
+            if dict.len() != len || seen > len {
+                return Err(Refusal::new(CHANGED));
+            }
+        }
+        if seen != len {
+            return Err(Refusal::new(CHANGED));
+        }
+        self.end_map(len)
+    }
+
+    fn set(&mut self, set: &Bound<'_, PyAny>, depth: usize) -> Written {
+        check_depth(depth)?;
+        let items = ffi::items(set).map_err(|error| Refusal::new(error.to_string()))?;
+        let version = self.interpreter.set_version();
+        self.writer.map(if version { 3 } else { 2 });
+        self.known_atom("__struct__");
+        self.known_atom("Elixir.MapSet");
+        if version {
+            self.known_atom("version");
+            self.writer.int(2);
+        }
+        self.known_atom("map");
+        self.writer.map(items.len());
+        for item in items.iter() {
+            self.value(&item, depth + 1).map_err(|refusal| refusal.within(|| String::from("[an element]")))?;
+            self.writer.list(0);
+            self.writer.end_list(0);
+        }
+        self.end_map(items.len())?;
+        self.end_map(if version { 3 } else { 2 })
+    }
+
+    fn structure(&mut self, name: &str, fields: &Bound<'_, PyDict>, depth: usize) -> Written {
+        check_depth(depth)?;
+        let len = fields.len() + 1;
+        self.writer.map(len);
+        self.known_atom("__struct__");
+        if !self.writer.atom(name) {
+            return Err(Refusal::new(format!("the struct {name} does not exist in Elixir")));
+        }
+        let mut entries = ffi::DictEntries::new(fields);
+        while let Some((key, value)) = entries.next() {
+            self.atom(&key)?;
+            self.value(&value, depth + 1).map_err(|refusal| refusal.within(|| step(&key)))?;
+        }
+        self.end_map(len)
+    }
+
+    fn end_map(&mut self, len: usize) -> Written {
+        if self.writer.end_map(len) {
+            Ok(())
+        } else {
+            Err(Refusal::new("two of its keys or elements are the same in Elixir"))
+        }
+    }
+
+    /// An atom that this library's own Elixir side has.
+    fn known_atom(&mut self, name: &str) {
+        let exists = self.writer.atom(name);
+        debug_assert!(exists, "{name}");
+    }
+
+    fn count(&mut self) -> Written {
+        self.written += 1;
+        if self.written.is_multiple_of(CHECK_EVERY) {
+            if self.writer.is_abandoned() {
+                return Err(Refusal::new("nobody waits for it any more"));
+            }
+            if self.written > MAX_VALUES {
+                return Err(Refusal::new(format!("it unfolds into more than {MAX_VALUES} values")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_depth(depth: usize) -> Written {
+    if depth < MAX_DEPTH {
+        Ok(())
+    } else {
+        Err(Refusal::new(format!("it is nested over {MAX_DEPTH} deep, or contains itself")))
+    }
+}
+
+fn step(key: &Bound<'_, PyAny>) -> String {
+    if let Ok(text) = key.cast::<PyString>() {
+        format!("[{:?}]", text.to_string_lossy().chars().take(60).collect::<String>())
+    } else if key.is_exact_instance_of::<PyInt>() {
+        format!("[{}]", key.str().map_or_else(|_| String::new(), |text| text.to_string()))
+    } else {
+        String::from("[a key]")
+    }
+}

@@ -1,0 +1,121 @@
+//! The type table: values of the other side to Python ([`to_python`]) and back ([`from_python`]).
+//!
+//! A wire reads and writes plain tokens; everything that the table says is in these two files and,
+//! for what Python tells better itself, in `erlang/_types.py`.
+
+mod from_python;
+mod to_python;
+
+use std::fmt::Write as _;
+
+use pyo3::Py;
+use pyo3::types::PyBytes;
+
+pub use from_python::from_python;
+pub use to_python::{arguments, keywords, to_python, variables};
+
+use crate::wire::{Fault, Kind};
+
+/// How deep a value may nest, in either direction. Deeper ones are refused, cyclic ones with them.
+pub const MAX_DEPTH: usize = 10_000;
+
+/// From this size on, in bytes, `bytes` are handed out without a copy.
+pub const SHARED_FROM: usize = 64 * 1024;
+
+/// What a value of the other side is, one step at a time: after `List(n)` follow `n` values, after
+/// `Map(n)` and `Struct(n)` `n` pairs.
+pub enum Token<'a> {
+    None,
+    Bool(bool),
+    Int(i64),
+    /// Sign and magnitude, least significant byte first.
+    Big {
+        negative: bool,
+        magnitude: Vec<u8>,
+    },
+    Float(f64),
+    Atom(u64),
+    Text(&'a [u8]),
+    Bytes(&'a [u8]),
+    List(usize),
+    Tuple(usize),
+    Map(usize),
+    Struct(usize),
+    Opaque(Opaque, Vec<u8>),
+    /// There is no such value in Python; the text says what it is and what to do.
+    Refused(&'static str),
+}
+
+/// Terms that Python only passes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opaque {
+    Pid,
+    Reference,
+    Port,
+}
+
+pub trait Read {
+    fn next(&mut self) -> Token<'_>;
+
+    /// The name of an atom that `next` gave.
+    fn atom_text(&self, id: u64) -> String;
+}
+
+/// Builds a value of the other side from tokens: after `list(n)` come `n` values, then `end_list(n)`.
+pub trait Write {
+    fn none(&mut self);
+    fn bool(&mut self, value: bool);
+    fn int(&mut self, value: i64);
+    /// False where the other side cannot hold a number of this size.
+    fn big(&mut self, negative: bool, magnitude: &[u8]) -> bool;
+    fn float(&mut self, value: f64);
+    /// False where there is no such atom.
+    fn atom(&mut self, name: &str) -> bool;
+    fn binary(&mut self, bytes: &[u8]);
+    /// A binary on the memory of these bytes.
+    fn shared_binary(&mut self, bytes: Py<PyBytes>, len: usize);
+    /// False where the bytes are no term.
+    fn opaque(&mut self, etf: &[u8]) -> bool;
+    fn list(&mut self, len: usize);
+    fn end_list(&mut self, len: usize);
+    fn tuple(&mut self, len: usize);
+    fn end_tuple(&mut self, len: usize);
+    fn map(&mut self, len: usize);
+    /// False where two keys became one.
+    fn end_map(&mut self, len: usize) -> bool;
+    /// True where nobody waits for the value any more.
+    fn is_abandoned(&self) -> bool {
+        false
+    }
+}
+
+/// Why a value cannot cross, and where in it the trouble is: the path grows outwards while the
+/// conversion unwinds, so values that cross pay nothing for it.
+#[derive(Debug)]
+pub struct Refusal {
+    message: String,
+    path: Vec<String>,
+}
+
+impl Refusal {
+    pub fn new(message: impl Into<String>) -> Self {
+        Refusal { message: message.into(), path: Vec::new() }
+    }
+
+    fn within(mut self, step: impl FnOnce() -> String) -> Self {
+        // A value nested thousands deep has a path that nobody reads to the end.
+        if self.path.len() < 32 {
+            self.path.push(step());
+        }
+        self
+    }
+
+    pub fn into_fault(self, kind: Kind, root: &str) -> Fault {
+        let mut message = String::from(root);
+        for step in self.path.iter().rev() {
+            message.push_str(step);
+        }
+        let _ = write!(message, ": {}", self.message);
+        Fault::new(kind, message)
+    }
+}

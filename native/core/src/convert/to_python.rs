@@ -1,0 +1,210 @@
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString, PyTuple};
+
+use super::{MAX_DEPTH, Read, Refusal, Token};
+use crate::ffi::{self, Sequence};
+use crate::interpreter::Interpreter;
+
+type Converted<'py> = Result<Bound<'py, PyAny>, Refusal>;
+
+/// Converts the next value of `reader`.
+pub fn to_python<'py, R: Read>(py: Python<'py>, interpreter: &Interpreter, reader: &mut R) -> Converted<'py> {
+    Decoder { py, interpreter, reader }.value(0)
+}
+
+/// Converts a list into positional arguments.
+pub fn arguments<'py, R: Read>(
+    py: Python<'py>,
+    interpreter: &Interpreter,
+    reader: &mut R,
+) -> Result<Vec<Bound<'py, PyAny>>, Refusal> {
+    match reader.next() {
+        Token::List(len) => {
+            let mut decoder = Decoder { py, interpreter, reader };
+            (0..len).map(|index| decoder.value(1).map_err(|refusal| refusal.within(|| format!("[{index}]")))).collect()
+        }
+        _ => Err(Refusal::new("expected a proper list of arguments")),
+    }
+}
+
+/// Converts a map, or a list of pairs, into keyword arguments: their names, and their values in the
+/// same order.
+pub fn keywords<'py, R: Read>(
+    py: Python<'py>,
+    interpreter: &Interpreter,
+    reader: &mut R,
+    values: &mut Vec<Bound<'py, PyAny>>,
+) -> Result<Option<Bound<'py, PyTuple>>, Refusal> {
+    let (len, pairs) = match reader.next() {
+        Token::List(len) => (len, true),
+        Token::Map(len) => (len, false),
+        _ => return Err(Refusal::new("expected a keyword list or a map")),
+    };
+    if len == 0 {
+        return Ok(None);
+    }
+    let mut decoder = Decoder { py, interpreter, reader };
+    let mut names = Sequence::tuple(py, len).map_err(from_error)?;
+    let seen = PyDict::new(py);
+    for _ in 0..len {
+        if pairs && !matches!(decoder.reader.next(), Token::Tuple(2)) {
+            return Err(Refusal::new("expected a list of {name, value} pairs"));
+        }
+        let name = decoder.name()?;
+        seen.set_item(&name, ()).map_err(from_error)?;
+        values.push(decoder.value(1).map_err(|refusal| refusal.within(|| format!("[{}]", key_text(&name))))?);
+        names.push(name);
+    }
+    if seen.len() < len {
+        return Err(Refusal::new("a keyword is given twice"));
+    }
+    names.finish().cast_into::<PyTuple>().map(Some).map_err(|error| Refusal::new(error.to_string()))
+}
+
+/// Converts a map into the variables of a piece of code.
+pub fn variables<'py, R: Read>(
+    py: Python<'py>,
+    interpreter: &Interpreter,
+    reader: &mut R,
+) -> Result<Bound<'py, PyDict>, Refusal> {
+    let Token::Map(len) = reader.next() else {
+        return Err(Refusal::new("expected a map of variables"));
+    };
+    let mut decoder = Decoder { py, interpreter, reader };
+    let variables = PyDict::new(py);
+    for _ in 0..len {
+        let name = decoder.name()?;
+        let value = decoder.value(1).map_err(|refusal| refusal.within(|| format!("[{}]", key_text(&name))))?;
+        variables.set_item(name, value).map_err(from_error)?;
+    }
+    if variables.len() < len {
+        return Err(Refusal::new("two names are the same once they are strings"));
+    }
+    Ok(variables)
+}
+
+struct Decoder<'py, 'a, R> {
+    py: Python<'py>,
+    interpreter: &'a Interpreter,
+    reader: &'a mut R,
+}
+
+impl<'py, R: Read> Decoder<'py, '_, R> {
+    fn value(&mut self, depth: usize) -> Converted<'py> {
+        if depth > MAX_DEPTH {
+            return Err(Refusal::new(format!("it is nested over {MAX_DEPTH} deep")));
+        }
+        let py = self.py;
+        match self.reader.next() {
+            Token::None => Ok(py.None().into_bound(py)),
+            Token::Bool(value) => Ok(PyBool::new(py, value).to_owned().into_any()),
+            Token::Int(value) => Ok(PyInt::new(py, value).into_any()),
+            Token::Big { negative, magnitude } => {
+                self.interpreter.big(py, negative, &magnitude).map_err(from_error)
+            }
+            Token::Float(value) => Ok(PyFloat::new(py, value).into_any()),
+            Token::Atom(id) => self.atom(id),
+            Token::Text(bytes) => text(py, bytes),
+            Token::Bytes(bytes) => Ok(PyBytes::new(py, bytes).into_any()),
+            Token::List(len) => self.sequence(Sequence::list(py, len), depth, '[', ']'),
+            Token::Tuple(len) => self.sequence(Sequence::tuple(py, len), depth, '{', '}'),
+            Token::Map(len) => self.map(len, depth),
+            Token::Struct(len) => self.structure(len, depth),
+            Token::Opaque(opaque, etf) => self.interpreter.opaque(py, opaque, &etf).map_err(from_error),
+            Token::Refused(why) => Err(Refusal::new(why)),
+        }
+    }
+
+    fn atom(&mut self, id: u64) -> Converted<'py> {
+        let reader = &*self.reader;
+        self.interpreter.atom(self.py, id, || reader.atom_text(id)).map_err(from_error)
+    }
+
+    /// An atom or text as a plain string.
+    fn name(&mut self) -> Result<Bound<'py, PyString>, Refusal> {
+        let id = match self.reader.next() {
+            Token::Text(bytes) => return text(self.py, bytes).and_then(into_text),
+            // An atom that is a value elsewhere is a name like any other here.
+            Token::None => return Ok(PyString::new(self.py, "nil")),
+            Token::Bool(value) => return Ok(PyString::new(self.py, if value { "true" } else { "false" })),
+            Token::Atom(id) => id,
+            _ => return Err(Refusal::new("a name must be an atom or a string")),
+        };
+        let reader = &*self.reader;
+        self.interpreter.name(self.py, id, || reader.atom_text(id)).map_err(from_error)
+    }
+
+    fn sequence(&mut self, items: PyResult<Sequence<'py>>, depth: usize, open: char, close: char) -> Converted<'py> {
+        let mut items = items.map_err(from_error)?;
+        for index in 0..items.capacity() {
+            let item =
+                self.value(depth + 1).map_err(|refusal| refusal.within(|| format!("{open}{index}{close}")))?;
+            items.push(item);
+        }
+        Ok(items.finish())
+    }
+
+    fn map(&mut self, len: usize, depth: usize) -> Converted<'py> {
+        let dict = PyDict::new(self.py);
+        for index in 0..len {
+            let key = self.value(depth + 1).map_err(|refusal| refusal.within(|| format!("[key {index}]")))?;
+            let value =
+                self.value(depth + 1).map_err(|refusal| refusal.within(|| format!("[{}]", key_text(&key))))?;
+            dict.set_item(&key, value)
+                .map_err(|error| from_error(error).within(|| format!("[key {}]", key_text(&key))))?;
+            if dict.len() <= index {
+                let key = key_text(&key);
+                return Err(Refusal::new(format!(
+                    "two of its keys are the same in Python: {key} and one that equals it"
+                )));
+            }
+        }
+        Ok(dict.into_any())
+    }
+
+    fn structure(&mut self, len: usize, depth: usize) -> Converted<'py> {
+        let py = self.py;
+        let fields = PyDict::new(py);
+        for _ in 0..len {
+            let name = self.name()?;
+            let value = self.value(depth + 1).map_err(|refusal| refusal.within(|| format!(".{name}")))?;
+            fields.set_item(name, value).map_err(from_error)?;
+        }
+        let name = fields.get_item("__struct__").ok().flatten().expect("a struct has this key");
+        fields.del_item("__struct__").map_err(from_error)?;
+        self.interpreter.from_struct(py, &name, &fields).map_err(from_error)
+    }
+}
+
+fn text<'py>(py: Python<'py>, bytes: &[u8]) -> Converted<'py> {
+    match ffi::utf8(py, bytes) {
+        Ok(text) => Ok(text.into_any()),
+        Err(_) => Err(Refusal::new(
+            "a binary that is not valid UTF-8 has no str; wrap it in Py.bytes/1 to pass bytes",
+        )),
+    }
+}
+
+fn into_text<'py>(value: Bound<'py, PyAny>) -> Result<Bound<'py, PyString>, Refusal> {
+    value.cast_into::<PyString>().map_err(|error| Refusal::new(error.to_string()))
+}
+
+/// The exception's own words: it was raised while a value was made, by `hash` or a constructor.
+fn from_error(error: PyErr) -> Refusal {
+    Python::attach(|py| {
+        let value = error.value(py);
+        let message = value.str().map_or_else(|_| String::from("(no message)"), |text| text.to_string_lossy().into_owned());
+        Refusal::new(message)
+    })
+}
+
+fn key_text(key: &Bound<'_, PyAny>) -> String {
+    let simple = key.is_instance_of::<PyString>() || key.is_exact_instance_of::<PyInt>();
+    if !simple {
+        return format!("a {}", key.get_type().name().map_or_else(|_| "value".into(), |name| name.to_string()));
+    }
+    let text = key.str().map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned());
+    let short: String = text.chars().take(60).collect();
+    if key.is_exact_instance_of::<PyInt>() { short } else { format!("{short:?}") }
+}
+

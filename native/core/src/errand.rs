@@ -1,0 +1,116 @@
+//! Small jobs that need the GIL, for threads that must not wait for it: schedulers that collect an
+//! object of Python's, the watch that stops a call.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pyo3::prelude::*;
+
+use crate::interpreter::Interpreter;
+use crate::ticket::{Phase, Ticket};
+
+/// Objects that are let go of before others may have the GIL.
+const RELEASE_AT_ONCE: usize = 1_000;
+
+enum Errand {
+    Interrupt(Arc<Ticket>, Phase),
+    InterruptLoop,
+    ReplaceLoop,
+    ForgetPool(usize),
+    /// There is something in `releases`.
+    Release,
+}
+
+pub struct Errands {
+    sender: Sender<Errand>,
+    receiver: Mutex<Option<Receiver<Errand>>>,
+    releases: Mutex<Vec<Py<PyAny>>>,
+}
+
+impl Default for Errands {
+    fn default() -> Self {
+        let (sender, receiver) = channel();
+        Errands { sender, receiver: Mutex::new(Some(receiver)), releases: Mutex::default() }
+    }
+}
+
+impl Errands {
+    pub fn interrupt(&self, ticket: Arc<Ticket>, phase: Phase) {
+        self.send(Errand::Interrupt(ticket, phase));
+    }
+
+    pub fn interrupt_loop(&self) {
+        self.send(Errand::InterruptLoop);
+    }
+
+    pub fn replace_loop(&self) {
+        self.send(Errand::ReplaceLoop);
+    }
+
+    pub fn forget_pool(&self, pool: usize) {
+        self.send(Errand::ForgetPool(pool));
+    }
+
+    pub fn release(&self, object: Py<PyAny>) {
+        let mut releases = lock(&self.releases);
+        releases.push(object);
+        if releases.len() == 1 {
+            drop(releases);
+            self.send(Errand::Release);
+        }
+    }
+
+    fn send(&self, errand: Errand) {
+        // The receiver lives as long as the interpreter.
+        let _ = self.sender.send(errand);
+    }
+
+    fn release_all(&self, py: Python<'_>) {
+        loop {
+            let some: Vec<_> = {
+                let mut releases = lock(&self.releases);
+                let keep = releases.len().saturating_sub(RELEASE_AT_ONCE);
+                releases.drain(keep..).collect()
+            };
+            if some.is_empty() {
+                return;
+            }
+            for object in some {
+                drop(object.into_bound(py));
+            }
+            py.detach(std::thread::yield_now);
+        }
+    }
+}
+
+pub fn spawn(interpreter: &'static Interpreter) -> std::io::Result<()> {
+    let receiver = lock(&interpreter.errands.receiver).take().expect("spawned once");
+    // Finalizers run here: user code, with the stack that user code gets.
+    let thread = crate::runner::thread("py-errands");
+    thread.spawn(move || receiver.iter().for_each(|errand| run(interpreter, errand))).map(drop)
+}
+
+fn run(interpreter: &'static Interpreter, errand: Errand) {
+    Python::attach(|py| {
+        let result = match errand {
+            Errand::Interrupt(ticket, phase) => interpreter.interrupt_attached(py, &ticket, phase),
+            Errand::InterruptLoop => interpreter.interrupt_loop(py),
+            Errand::ReplaceLoop => interpreter.replace_loop(py),
+            Errand::ForgetPool(pool) => {
+                interpreter.forget_pool(py, pool);
+                Ok(())
+            }
+            Errand::Release => {
+                interpreter.errands.release_all(py);
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            error.write_unraisable(py, None);
+        }
+    });
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

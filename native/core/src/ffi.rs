@@ -1,0 +1,445 @@
+//! All of this crate's `unsafe`: what the C API offers and pyo3 does not, behind safe functions.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_int, c_long, c_void};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::Arc;
+
+use pyo3::exceptions::{PyRuntimeError, PySystemError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyModule, PyString, PyTuple};
+
+use crate::interpreter::Interpreter;
+use crate::ticket::Ticket;
+
+// ---------------------------------------------------------------------------------------------
+// Values
+
+/// A list or tuple that is filled once, from the front.
+pub struct Sequence<'py> {
+    object: Bound<'py, PyAny>,
+    filled: usize,
+    capacity: usize,
+    is_list: bool,
+}
+
+impl<'py> Sequence<'py> {
+    pub fn list(py: Python<'py>, capacity: usize) -> PyResult<Self> {
+        // SAFETY: attached by `py`; the new reference, or null with an exception, is owned here.
+        let object = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyList_New(length(capacity)))? };
+        Ok(Sequence { object, filled: 0, capacity, is_list: true })
+    }
+
+    pub fn tuple(py: Python<'py>, capacity: usize) -> PyResult<Self> {
+        // SAFETY: as for `list`.
+        let object = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyTuple_New(length(capacity)))? };
+        Ok(Sequence { object, filled: 0, capacity, is_list: false })
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub fn push(&mut self, item: Bound<'py, impl Sized>) {
+        assert!(self.filled < self.capacity, "a sequence was filled beyond its length");
+        let index = length(self.filled);
+        // SAFETY: the object was made here with room for `capacity` items, nobody else has seen it,
+        // `index` is below that and empty, and the reference to `item` is given away.
+        unsafe {
+            if self.is_list {
+                ffi::PyList_SET_ITEM(self.object.as_ptr(), index, item.into_ptr());
+            } else {
+                ffi::PyTuple_SET_ITEM(self.object.as_ptr(), index, item.into_ptr());
+            }
+        }
+        self.filled += 1;
+    }
+
+    pub fn finish(self) -> Bound<'py, PyAny> {
+        assert_eq!(self.filled, self.capacity, "a sequence must be filled before it is used");
+        self.object
+    }
+}
+
+fn length(value: usize) -> ffi::Py_ssize_t {
+    ffi::Py_ssize_t::try_from(value).expect("lengths of terms fit")
+}
+
+/// The entries of a dict, in order. Unlike pyo3's iterator it does not panic when the dict changes:
+/// who iterates compares the lengths.
+pub struct DictEntries<'a, 'py> {
+    dict: &'a Bound<'py, PyDict>,
+    position: ffi::Py_ssize_t,
+}
+
+impl<'a, 'py> DictEntries<'a, 'py> {
+    pub fn new(dict: &'a Bound<'py, PyDict>) -> Self {
+        DictEntries { dict, position: 0 }
+    }
+
+    pub fn next(&mut self) -> Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        let py = self.dict.py();
+        let (mut key, mut value) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: PyDict_Next checks the position against the dict as it is now; the borrowed
+        // references it gives become owned before anything else can run.
+        unsafe {
+            if ffi::PyDict_Next(self.dict.as_ptr(), &mut self.position, &mut key, &mut value) == 0 {
+                return None;
+            }
+            Some((Bound::from_borrowed_ptr(py, key), Bound::from_borrowed_ptr(py, value)))
+        }
+    }
+}
+
+/// The items of any iterable as a list of our own.
+pub fn items<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+    // SAFETY: attached by the lifetime of `iterable`; PySequence_List makes a list or raises.
+    let list = unsafe { Bound::from_owned_ptr_or_err(iterable.py(), ffi::PySequence_List(iterable.as_ptr()))? };
+    list.cast_into::<PyList>().map_err(PyErr::from)
+}
+
+/// The value of an `int` (or of the `int` within a subclass) that fits 64 bits.
+pub fn small_int(value: &Bound<'_, PyAny>) -> Option<i64> {
+    let mut overflow: c_int = 0;
+    // SAFETY: attached; callers pass only instances of `int`, for which no Python code runs and no
+    // exception is raised.
+    let small = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &mut overflow) };
+    (overflow == 0).then_some(small)
+}
+
+/// Decodes UTF-8, strictly.
+pub fn utf8<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    // SAFETY: attached; the pointer is valid for that many bytes, which are only read.
+    let text = unsafe {
+        Bound::from_owned_ptr_or_err(
+            py,
+            ffi::PyUnicode_DecodeUTF8(bytes.as_ptr().cast(), length(bytes.len()), c"strict".as_ptr()),
+        )?
+    };
+    text.cast_into::<PyString>().map_err(PyErr::from)
+}
+
+/// Calls with positional arguments, followed by the values of the keyword arguments `names`.
+pub fn vectorcall<'py>(
+    callable: &Bound<'py, PyAny>,
+    arguments: &[Bound<'py, PyAny>],
+    names: Option<&Bound<'py, PyTuple>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let named = names.map_or(0, |names| names.len());
+    let positional = arguments.len().checked_sub(named).expect("a value for each name");
+    let names = names.map_or(ptr::null_mut(), |names| names.as_ptr());
+    // `Bound` is a pointer with a lifetime, but does not promise to be one.
+    let pointers: Vec<*mut ffi::PyObject> = arguments.iter().map(Bound::as_ptr).collect();
+    // SAFETY: attached; the arguments live in `arguments`, whose last `named` belong to `names`.
+    unsafe {
+        let result = ffi::PyObject_Vectorcall(callable.as_ptr(), pointers.as_ptr(), positional, names);
+        Bound::from_owned_ptr_or_err(callable.py(), result)
+    }
+}
+
+/// `sys.modules[name]`, where it is there already.
+pub fn imported<'py>(name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: attached; a new reference or null comes back, with an exception only if hashing fails.
+    unsafe {
+        let module = ffi::PyImport_GetModule(name.as_ptr());
+        if module.is_null() {
+            ffi::PyErr_Clear();
+            return None;
+        }
+        Some(Bound::from_owned_ptr(name.py(), module))
+    }
+}
+
+/// True for the objects that `async def` functions return.
+pub fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: only compares the object's type.
+    unsafe { ffi::PyCoro_CheckExact(value.as_ptr()) != 0 }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Threads
+
+/// The name under which Python can reach the calling thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadId(c_long);
+
+impl ThreadId {
+    pub fn current(_: Python<'_>) -> Self {
+        // SAFETY: reads the identity of the calling thread.
+        ThreadId(unsafe { ffi::PyThread_get_thread_ident() } as c_long)
+    }
+
+    /// Has `exception` raised in that thread the next time it runs Python code.
+    pub fn raise(self, exception: &Bound<'_, PyAny>) {
+        // SAFETY: attached; the call takes a reference of its own, and an unknown thread is no error.
+        unsafe { ffi::PyThreadState_SetAsyncExc(self.0 as _, exception.as_ptr()) };
+    }
+
+    /// Takes back what `raise` left behind and was not raised yet.
+    pub fn take_back(self, _: Python<'_>) {
+        // SAFETY: attached; null clears the pending exception.
+        unsafe { ffi::PyThreadState_SetAsyncExc(self.0 as _, ptr::null_mut()) };
+    }
+}
+
+/// The thread that boots Python, as the operating system names it.
+#[derive(Clone, Copy)]
+pub struct SignalTarget(libc::pthread_t);
+
+impl SignalTarget {
+    /// The calling thread, which from now on takes the signal.
+    pub fn current() -> Self {
+        // SAFETY: a signal set on the stack is initialised before it is used.
+        unsafe {
+            let mut set = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, interrupt_signal());
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, ptr::null_mut());
+            SignalTarget(libc::pthread_self())
+        }
+    }
+
+    pub fn interrupt(self) {
+        // SAFETY: the booting thread lives as long as the process.
+        unsafe { libc::pthread_kill(self.0, interrupt_signal()) };
+    }
+}
+
+/// The one real-time signal that is ours. The first few belong to the C library and to tools.
+pub fn interrupt_signal() -> c_int {
+    libc::SIGRTMIN() + 7
+}
+
+/// A child of `fork` inherits the VM's handlers, which would write into the VM's own pipes: killing
+/// the child with SIGTERM would shut the node down.
+pub fn reset_signals_in_forked_children() {
+    extern "C" fn reset() {
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGCHLD] {
+            // SAFETY: signal() is async-signal-safe, and the default action is always valid.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+    }
+    // SAFETY: the handler calls nothing but async-signal-safe functions.
+    unsafe { libc::pthread_atfork(None, None, Some(reset)) };
+}
+
+/// Marks a value as bound to the thread that made it.
+pub type LocalKey = PhantomData<*const ()>;
+
+// ---------------------------------------------------------------------------------------------
+// Booting
+
+/// Initialises Python on the calling thread, which becomes its main thread, and leaves it detached.
+pub fn initialize(executable: &CStr) -> Result<(), String> {
+    // SAFETY: called once, before anything else of Python is used; both configurations are
+    // initialised by their own functions before their fields are set, and cleared at the end.
+    unsafe {
+        if ffi::PyImport_AppendInittab(NATIVE_MODULE.as_ptr(), Some(native_module_init)) != 0 {
+            return Err("no memory for the native module".into());
+        }
+        let mut preconfig = std::mem::zeroed();
+        ffi::PyPreConfig_InitPythonConfig(&mut preconfig);
+        preconfig.configure_locale = 0;
+        preconfig.coerce_c_locale = 0;
+        preconfig.parse_argv = 0;
+        preconfig.utf8_mode = 1;
+        check(ffi::Py_PreInitialize(&preconfig))?;
+
+        let mut config = std::mem::zeroed();
+        ffi::PyConfig_InitPythonConfig(&mut config);
+        config.install_signal_handlers = 0;
+        config.parse_argv = 0;
+        config.configure_c_stdio = 0;
+        // A venv is recognised by where its executable is.
+        let field = &raw mut config.program_name;
+        let status = ffi::PyConfig_SetBytesString(&mut config, field, executable.as_ptr());
+        let result = check(status).and_then(|()| check(ffi::Py_InitializeFromConfig(&config)));
+        ffi::PyConfig_Clear(&mut config);
+        result?;
+        ffi::PyEval_SaveThread();
+        Ok(())
+    }
+}
+
+fn check(status: ffi::PyStatus) -> Result<(), String> {
+    // SAFETY: a PyStatus is plain data whose message, if any, is a static string.
+    unsafe {
+        if ffi::PyStatus_Exception(status) == 0 {
+            return Ok(());
+        }
+        if status.err_msg.is_null() {
+            return Err(format!("exit code {}", status.exitcode));
+        }
+        Err(CStr::from_ptr(status.err_msg).to_string_lossy().into_owned())
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// The native half of the `erlang` package
+
+const NATIVE_MODULE: &CStr = c"_erlang";
+
+/// A multi-phase module in the style of C: pyo3's own modules keep state that sub-interpreters
+/// would share.
+extern "C" fn native_module_init() -> *mut ffi::PyObject {
+    struct Definition(ffi::PyModuleDef);
+    // SAFETY: the definition and what it points to are never written by us; CPython writes its own
+    // fields in it, with the GIL of the importing interpreter held.
+    unsafe impl Sync for Definition {}
+    static METHODS: Methods = Methods([
+        method(c"send", send),
+        method(c"interrupted", interrupted),
+        method(c"finish", finish),
+        method(c"pending_output", pending_output),
+        // SAFETY: an entry of zeroes ends the table.
+        unsafe { std::mem::zeroed() },
+    ]);
+    struct Methods([ffi::PyMethodDef; 5]);
+    // SAFETY: read only.
+    unsafe impl Sync for Methods {}
+    static mut SLOTS: [ffi::PyModuleDef_Slot; 2] = [
+        #[cfg(Py_3_12)]
+        ffi::PyModuleDef_Slot { slot: 3, value: 2 as *mut c_void },
+        #[cfg(not(Py_3_12))]
+        ffi::PyModuleDef_Slot { slot: 0, value: ptr::null_mut() },
+        ffi::PyModuleDef_Slot { slot: 0, value: ptr::null_mut() },
+    ];
+    static mut DEFINITION: Definition = Definition(ffi::PyModuleDef {
+        m_base: ffi::PyModuleDef_HEAD_INIT,
+        m_name: NATIVE_MODULE.as_ptr(),
+        m_doc: ptr::null(),
+        m_size: size_of::<*const Interpreter>() as ffi::Py_ssize_t,
+        m_methods: METHODS.0.as_ptr().cast_mut(),
+        m_slots: &raw mut SLOTS as *mut ffi::PyModuleDef_Slot,
+        m_traverse: None,
+        m_clear: None,
+        m_free: None,
+    });
+    // SAFETY: the import machinery calls this with the GIL held, and the definition is static.
+    unsafe { ffi::PyModuleDef_Init(&raw mut DEFINITION.0) }
+}
+
+type Fast = unsafe extern "C" fn(*mut ffi::PyObject, *const *mut ffi::PyObject, ffi::Py_ssize_t) -> *mut ffi::PyObject;
+
+const fn method(name: &'static CStr, function: Fast) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFast: function },
+        ml_flags: ffi::METH_FASTCALL,
+        ml_doc: ptr::null(),
+    }
+}
+
+/// Lets the native module of this interpreter find `interpreter`.
+pub fn bind_native_module(py: Python<'_>, interpreter: &'static Interpreter) -> PyResult<()> {
+    let module = py.import("_erlang")?;
+    let state = native_state(&module).ok_or_else(|| PySystemError::new_err("_erlang has no state"))?;
+    // SAFETY: the state is memory of the module's, of this size and zeroed, and the GIL is held.
+    unsafe { state.write(interpreter) };
+    Ok(())
+}
+
+fn native_state(module: &Bound<'_, PyModule>) -> Option<*mut *const Interpreter> {
+    // SAFETY: the module is `_erlang`, whose state has this type.
+    let state = unsafe { ffi::PyModule_GetState(module.as_ptr()) };
+    (!state.is_null()).then_some(state.cast())
+}
+
+/// Runs the body of a native function: no panic leaves it, and an error becomes the exception.
+fn native<'py>(
+    py: Python<'py>,
+    module: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    body: impl FnOnce(&'static Interpreter, &[Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyAny>>,
+) -> *mut ffi::PyObject {
+    let run = AssertUnwindSafe(|| {
+        // SAFETY: CPython passes the module and `count` valid arguments.
+        let (module, arguments) = unsafe {
+            let module = Bound::from_borrowed_ptr(py, module).cast_into_unchecked::<PyModule>();
+            let count = usize::try_from(count).unwrap_or(0);
+            let pointers = if count == 0 { &[][..] } else { std::slice::from_raw_parts(arguments, count) };
+            (module, pointers.iter().map(|item| Bound::from_borrowed_ptr(py, *item)).collect::<Vec<_>>())
+        };
+        let state = native_state(&module).ok_or_else(|| PyRuntimeError::new_err("_erlang is not ready"))?;
+        // SAFETY: the state holds null or an interpreter that lives for ever.
+        let interpreter = unsafe { (*state).as_ref() };
+        body(interpreter.ok_or_else(|| PyRuntimeError::new_err("_erlang is not ready"))?, &arguments)
+    });
+    let result = catch_unwind(run).unwrap_or_else(|_| Err(PySystemError::new_err("a panic in _erlang; please report it")));
+    match result {
+        Ok(value) => value.into_ptr(),
+        Err(error) => {
+            error.restore(py);
+            ptr::null_mut()
+        }
+    }
+}
+
+macro_rules! native_function {
+    ($name:ident, $body:path) => {
+        unsafe extern "C" fn $name(
+            module: *mut ffi::PyObject,
+            arguments: *const *mut ffi::PyObject,
+            count: ffi::Py_ssize_t,
+        ) -> *mut ffi::PyObject {
+            Python::attach(|py| native(py, module, arguments, count, |interpreter, arguments| {
+                $body(interpreter, py, arguments)
+            }))
+        }
+    };
+}
+
+native_function!(send, crate::interpreter::native_send);
+native_function!(interrupted, crate::interpreter::native_interrupted);
+native_function!(finish, crate::interpreter::native_finish);
+native_function!(pending_output, crate::interpreter::native_pending_output);
+
+// ---------------------------------------------------------------------------------------------
+// Tickets that Python keeps for us
+
+const TICKET: &CStr = c"py.ticket";
+
+/// Wraps a ticket for the event loop to hold. If it is dropped unfinished, so is the ticket.
+pub fn ticket_capsule<'py>(py: Python<'py>, ticket: Arc<Ticket>) -> PyResult<Bound<'py, PyAny>> {
+    unsafe extern "C" fn release(capsule: *mut ffi::PyObject) {
+        // SAFETY: only capsules of `ticket_capsule` have this destructor, and it runs once.
+        unsafe {
+            let pointer = ffi::PyCapsule_GetPointer(capsule, TICKET.as_ptr());
+            if !pointer.is_null() {
+                drop(Arc::from_raw(pointer.cast::<Ticket>().cast_const()));
+            }
+        }
+    }
+    let pointer = Arc::into_raw(ticket).cast_mut().cast::<c_void>();
+    // SAFETY: the pointer is not null; the capsule owns one count of the Arc, which `release` takes.
+    unsafe {
+        let capsule = ffi::PyCapsule_New(pointer, TICKET.as_ptr(), Some(release));
+        if capsule.is_null() {
+            drop(Arc::from_raw(pointer.cast::<Ticket>().cast_const()));
+        }
+        Bound::from_owned_ptr_or_err(py, capsule)
+    }
+}
+
+pub fn capsule_ticket(capsule: &Bound<'_, PyAny>) -> PyResult<Arc<Ticket>> {
+    // SAFETY: PyCapsule_GetPointer checks type and name; a capsule of that name holds a Ticket and
+    // keeps its own count of it.
+    unsafe {
+        let pointer = ffi::PyCapsule_GetPointer(capsule.as_ptr(), TICKET.as_ptr());
+        if pointer.is_null() {
+            return Err(PyErr::fetch(capsule.py()));
+        }
+        let ticket = pointer.cast::<Ticket>().cast_const();
+        Arc::increment_strong_count(ticket);
+        Ok(Arc::from_raw(ticket))
+    }
+}
+
+pub fn c_string(text: &str) -> Result<CString, String> {
+    CString::new(text).map_err(|_| format!("{text:?} contains a NUL byte"))
+}

@@ -1,0 +1,518 @@
+//! One Python interpreter: the objects this library keeps in it, and what it does with them.
+//!
+//! Everything of Python that outlives a call is a field here, never a static: several interpreters
+//! can live in one process. An interpreter is never dropped.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyAnyMethods, PyBytes, PyDict, PyInt, PyModule, PyString, PyType};
+
+use crate::boot::Facts;
+use crate::convert::Opaque;
+use crate::errand::Errands;
+use crate::ffi;
+use crate::request::{Source, no_such_module};
+use crate::scheduler::Scheduler;
+use crate::ticket::{Phase, Ticket};
+use crate::wire::{Address, Host, Kind, Outcome};
+
+/// Atoms are few and never freed, so are their Python twins; the bound is for those who make many.
+const MAX_CACHED_NAMES: usize = 16_384;
+
+/// How long a loop that was interrupted may take to go on.
+const LOOP_GRACE: Duration = Duration::from_secs(1);
+
+pub struct Interpreter {
+    hooks: Hooks,
+    atoms: Mutex<HashMap<u64, Py<PyAny>>>,
+    names: Mutex<HashMap<u64, Py<PyString>>>,
+    /// Modules that were found fully imported once, by name.
+    modules: Mutex<HashMap<String, Py<PyAny>>>,
+    bases: Mutex<HashMap<usize, Py<PyModule>>>,
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) errands: Errands,
+    host: Box<dyn Host>,
+    output_pending: AtomicBool,
+    next_task: AtomicU64,
+    event_loop: Mutex<EventLoop>,
+    set_version: bool,
+    main_thread: ffi::SignalTarget,
+}
+
+#[derive(Default)]
+struct EventLoop {
+    started: bool,
+    thread: Option<ffi::ThreadId>,
+    /// Since when it is stuck in spite of having been interrupted.
+    interrupted: Option<Instant>,
+}
+
+/// What is looked up once in the `erlang` package.
+struct Hooks {
+    atom: Py<PyType>,
+    pid: Py<PyType>,
+    reference: Py<PyType>,
+    port: Py<PyType>,
+    structure: Py<PyType>,
+    cancelled: Py<PyAny>,
+    from_struct: Py<PyAny>,
+    describe: Py<PyAny>,
+    describe_error: Py<PyAny>,
+    new_base: Py<PyAny>,
+    init: Py<PyAny>,
+    run_code: Py<PyAny>,
+    reload: Py<PyAny>,
+    leader: Py<PyAny>,
+    flush_output: Py<PyAny>,
+    int_from_bytes: Py<PyAny>,
+    little: Py<PyString>,
+}
+
+impl Hooks {
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        let types = py.import("erlang._types")?;
+        let code = py.import("erlang._code")?;
+        let output = py.import("erlang._output")?;
+        let class = |name: &str| -> PyResult<Py<PyType>> { Ok(types.getattr(name)?.cast_into::<PyType>()?.unbind()) };
+        Ok(Hooks {
+            atom: class("Atom")?,
+            pid: class("Pid")?,
+            reference: class("Ref")?,
+            port: class("Port")?,
+            structure: class("Struct")?,
+            cancelled: py.import("erlang")?.getattr("Cancelled")?.unbind(),
+            from_struct: types.getattr("from_struct")?.unbind(),
+            describe: types.getattr("describe")?.unbind(),
+            describe_error: py.import("erlang._errors")?.getattr("describe")?.unbind(),
+            new_base: code.getattr("new_base")?.unbind(),
+            init: code.getattr("init")?.unbind(),
+            run_code: code.getattr("run")?.unbind(),
+            reload: code.getattr("reload")?.unbind(),
+            leader: output.getattr("leader")?.unbind(),
+            flush_output: output.getattr("flush")?.unbind(),
+            int_from_bytes: py.get_type::<PyInt>().getattr("from_bytes")?.unbind(),
+            little: PyString::new(py, "little").unbind(),
+        })
+    }
+}
+
+impl Interpreter {
+    pub(crate) fn new(
+        py: Python<'_>,
+        scheduler: Arc<Scheduler>,
+        host: Box<dyn Host>,
+        facts: &Facts,
+    ) -> PyResult<&'static Self> {
+        let interpreter = Box::leak(Box::new(Interpreter {
+            hooks: Hooks::new(py)?,
+            atoms: Mutex::default(),
+            names: Mutex::default(),
+            modules: Mutex::default(),
+            bases: Mutex::default(),
+            scheduler,
+            errands: Errands::default(),
+            host,
+            output_pending: AtomicBool::new(false),
+            next_task: AtomicU64::new(1),
+            event_loop: Mutex::default(),
+            set_version: facts.set_version,
+            main_thread: ffi::SignalTarget::current(),
+        }));
+        ffi::bind_native_module(py, interpreter)?;
+        Ok(interpreter)
+    }
+
+    // --- values ------------------------------------------------------------------------------
+
+    pub(crate) fn atom<'py>(
+        &self,
+        py: Python<'py>,
+        id: u64,
+        text: impl FnOnce() -> String,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(atom) = lock(&self.atoms).get(&id) {
+            return Ok(atom.clone_ref(py).into_bound(py));
+        }
+        let atom = self.hooks.atom.bind(py).call1((text(),))?;
+        let mut atoms = lock(&self.atoms);
+        if atoms.len() < MAX_CACHED_NAMES {
+            atoms.insert(id, atom.clone().unbind());
+        }
+        Ok(atom)
+    }
+
+    /// The name of an atom as a plain `str`, interned so that attribute look-ups compare pointers.
+    pub(crate) fn name<'py>(
+        &self,
+        py: Python<'py>,
+        id: u64,
+        text: impl FnOnce() -> String,
+    ) -> PyResult<Bound<'py, PyString>> {
+        if let Some(name) = lock(&self.names).get(&id) {
+            return Ok(name.clone_ref(py).into_bound(py));
+        }
+        let name = PyString::intern(py, &text());
+        let mut names = lock(&self.names);
+        if names.len() < MAX_CACHED_NAMES {
+            names.insert(id, name.clone().unbind());
+        }
+        Ok(name)
+    }
+
+    /// The name that a request gives to a module or function, from an atom or text.
+    pub fn name_of<'py>(&self, py: Python<'py>, id: u64, text: impl FnOnce() -> String) -> PyResult<Bound<'py, PyString>> {
+        self.name(py, id, text)
+    }
+
+    pub fn text<'py>(&self, py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+        ffi::utf8(py, bytes)
+    }
+
+    pub(crate) fn big<'py>(&self, py: Python<'py>, negative: bool, magnitude: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        let bytes = PyBytes::new(py, magnitude);
+        let value = self.hooks.int_from_bytes.bind(py).call1((bytes, self.hooks.little.bind(py)))?;
+        if negative { value.neg() } else { Ok(value) }
+    }
+
+    /// Sign and magnitude of an `int`, least significant byte first. The methods are those of `int`
+    /// itself: a subclass may have others under their names.
+    pub(crate) fn magnitude(&self, value: &Bound<'_, PyAny>) -> PyResult<(bool, Vec<u8>)> {
+        let py = value.py();
+        let int = py.get_type::<PyInt>();
+        let negative = int.call_method1("__lt__", (value, 0))?.is_truthy()?;
+        let positive = int.call_method1("__abs__", (value,))?;
+        let bits: usize = int.call_method1("bit_length", (&positive,))?.extract()?;
+        let bytes = int.call_method1("to_bytes", (&positive, bits.div_ceil(8), self.hooks.little.bind(py)))?;
+        Ok((negative, bytes.cast::<PyBytes>()?.as_bytes().to_vec()))
+    }
+
+    pub(crate) fn opaque<'py>(&self, py: Python<'py>, opaque: Opaque, etf: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        let class = match opaque {
+            Opaque::Pid => &self.hooks.pid,
+            Opaque::Reference => &self.hooks.reference,
+            Opaque::Port => &self.hooks.port,
+        };
+        class.bind(py).call1((PyBytes::new(py, etf),))
+    }
+
+    pub(crate) fn opaque_etf(&self, value: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
+        let class = value.get_type();
+        let hooks = &self.hooks;
+        if ![&hooks.pid, &hooks.reference, &hooks.port].iter().any(|known| class.is(*known)) {
+            return None;
+        }
+        let etf = value.getattr("etf").ok()?;
+        Some(etf.cast::<PyBytes>().ok()?.as_bytes().to_vec())
+    }
+
+    pub(crate) fn is_atom(&self, value: &Bound<'_, PyAny>) -> bool {
+        value.get_type().is(&self.hooks.atom)
+    }
+
+    pub(crate) fn struct_parts<'py>(&self, value: &Bound<'py, PyAny>) -> Option<(String, Bound<'py, PyDict>)> {
+        if !value.get_type().is(&self.hooks.structure) {
+            return None;
+        }
+        let name = value.getattr("name").ok()?.extract().ok()?;
+        let fields = value.getattr("fields").ok()?.cast_into::<PyDict>().ok()?;
+        Some((name, fields))
+    }
+
+    pub(crate) fn from_struct<'py>(
+        &self,
+        py: Python<'py>,
+        name: &Bound<'py, PyAny>,
+        fields: &Bound<'py, PyDict>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.hooks.from_struct.bind(py).call1((name, fields))
+    }
+
+    pub(crate) fn describe<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.hooks.describe.bind(value.py()).call1((value,))
+    }
+
+    pub(crate) fn set_version(&self) -> bool {
+        self.set_version
+    }
+
+    // --- requests ----------------------------------------------------------------------------
+
+    /// The module, imported if need be. One that another thread is still importing is waited for.
+    pub(crate) fn import<'py>(&self, py: Python<'py>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        let text = name.to_str()?;
+        if let Some(module) = ffi::imported(name) {
+            let known = lock(&self.modules).get(text).is_some_and(|known| module.is(known));
+            if known {
+                return Ok(module);
+            }
+        }
+        if text.is_empty() || text.contains('\0') {
+            return Err(no_such_module(text));
+        }
+        let module = py.import(name)?.into_any();
+        let mut modules = lock(&self.modules);
+        if modules.len() < MAX_CACHED_NAMES {
+            modules.insert(text.to_owned(), module.clone().unbind());
+        }
+        Ok(module)
+    }
+
+    /// The base namespace of a pool, where the name is the one it goes by.
+    pub(crate) fn base_named<'py>(
+        &self,
+        py: Python<'py>,
+        pool: usize,
+        name: &Bound<'py, PyString>,
+    ) -> Option<Bound<'py, PyAny>> {
+        let is_base = name.to_str().is_ok_and(|name| name == "__main__");
+        is_base.then(|| self.base(py, pool).ok()).flatten().map(Bound::into_any)
+    }
+
+    fn base<'py>(&self, py: Python<'py>, pool: usize) -> PyResult<Bound<'py, PyModule>> {
+        if let Some(base) = lock(&self.bases).get(&pool) {
+            return Ok(base.clone_ref(py).into_bound(py));
+        }
+        let base = self.hooks.new_base.bind(py).call0()?.cast_into::<PyModule>()?;
+        let mut bases = lock(&self.bases);
+        Ok(bases.entry(pool).or_insert_with(|| base.unbind()).clone_ref(py).into_bound(py))
+    }
+
+    /// Lets go of what a pool kept.
+    pub(crate) fn forget_pool(&self, py: Python<'_>, pool: usize) {
+        let base = lock(&self.bases).remove(&pool);
+        if let Some(base) = base {
+            drop(base.into_bound(py));
+        }
+    }
+
+    pub(crate) fn run_code<'py>(
+        &self,
+        py: Python<'py>,
+        pool: usize,
+        source: &Source<'py>,
+        wants_value: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let base = self.base(py, pool)?;
+        self.hooks.run_code.bind(py).call1((
+            &source.code,
+            &source.variables,
+            base,
+            &source.file,
+            source.line,
+            wants_value,
+        ))
+    }
+
+    pub(crate) fn start_pool<'py>(
+        &self,
+        py: Python<'py>,
+        pool: usize,
+        init: Option<&Source<'py>>,
+        paths: Vec<String>,
+        env: &Bound<'py, PyDict>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let base = self.base(py, pool)?;
+        let (code, file, line) = match init {
+            Some(source) => (source.code.clone(), source.file.clone(), source.line),
+            None => (PyString::new(py, ""), None, 1),
+        };
+        self.hooks.init.bind(py).call1((base, code, file, line, paths, env))
+    }
+
+    pub(crate) fn reload<'py>(&self, py: Python<'py>, module: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        let text = module.to_str()?;
+        if text.is_empty() || text.contains('\0') {
+            return Err(no_such_module(text));
+        }
+        self.hooks.reload.bind(py).call1((module,))
+    }
+
+    pub(crate) fn describe_error<'py>(&self, py: Python<'py>, error: &PyErr) -> PyResult<Bound<'py, PyAny>> {
+        let value = error.value(py);
+        // The traceback is the exception's own from here on: pyo3 keeps it beside.
+        value.setattr("__traceback__", error.traceback(py))?;
+        self.hooks.describe_error.bind(py).call1((value,))
+    }
+
+    /// Sets where `print` of the calling thread goes.
+    pub(crate) fn set_leader(&self, py: Python<'_>, etf: &[u8]) -> PyResult<()> {
+        let pid = self.hooks.pid.bind(py).call1((PyBytes::new(py, etf),))?;
+        self.hooks.leader.bind(py).call_method1("set", (pid,))?;
+        Ok(())
+    }
+
+    /// Sends on what `print` left without a newline.
+    pub(crate) fn flush_output(&self, py: Python<'_>) {
+        if self.output_pending.swap(false, Ordering::Relaxed) {
+            let pending = self.hooks.flush_output.bind(py).call0().and_then(|more| more.is_truthy());
+            if pending.unwrap_or(false) {
+                self.output_pending.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    // --- coroutines --------------------------------------------------------------------------
+
+    /// Has the event loop await `coroutine` and settle the ticket.
+    pub(crate) fn await_on_loop<'py>(
+        &'static self,
+        py: Python<'py>,
+        coroutine: &Bound<'py, PyAny>,
+        ticket: &Arc<Ticket>,
+    ) -> PyResult<()> {
+        let event_loop = py.import("erlang._loop")?;
+        let started = std::mem::replace(&mut lock(&self.event_loop).started, true);
+        if !started {
+            crate::runner::spawn_loop(self);
+        }
+        let task = self.next_task.fetch_add(1, Ordering::Relaxed);
+        if !ticket.hand_to_loop(task) {
+            coroutine.call_method0("close")?;
+            return Ok(());
+        }
+        self.scheduler.awaits(ticket);
+        let handle = ffi::ticket_capsule(py, ticket.clone())?;
+        event_loop.call_method1("submit", (task, coroutine, handle)).map(drop)
+    }
+
+    pub(crate) fn introduce_loop(&self, thread: ffi::ThreadId) {
+        lock(&self.event_loop).thread = Some(thread);
+    }
+
+    /// Interrupts a loop that keeps a cancelled task from ending; one that does not mind is replaced.
+    pub(crate) fn unblock_loop(&self, now: Instant) {
+        if !self.scheduler.loop_is_stuck(now) {
+            lock(&self.event_loop).interrupted = None;
+            return;
+        }
+        let mut event_loop = lock(&self.event_loop);
+        match event_loop.interrupted {
+            None => {
+                event_loop.interrupted = Some(now);
+                self.errands.interrupt_loop();
+            }
+            Some(since) if now.saturating_duration_since(since) >= LOOP_GRACE => {
+                event_loop.interrupted = None;
+                self.errands.replace_loop();
+            }
+            Some(_) => {}
+        }
+    }
+
+    pub(crate) fn interrupt_loop(&self, py: Python<'_>) -> PyResult<()> {
+        if let Some(thread) = lock(&self.event_loop).thread {
+            thread.raise(self.hooks.cancelled.bind(py));
+        }
+        Ok(())
+    }
+
+    /// Leaves a loop to itself that is blocked for good, and starts another. What it was at is lost.
+    pub(crate) fn replace_loop(&'static self, py: Python<'_>) -> PyResult<()> {
+        py.import("erlang._loop")?.call_method0("replace")?;
+        for ticket in self.scheduler.take_awaiting() {
+            ticket.fail(Kind::Crashed, "the event loop was blocked by another call for good and had to be replaced");
+        }
+        crate::runner::spawn_loop(self);
+        Ok(())
+    }
+
+    pub(crate) fn run_loop(&self, py: Python<'_>) -> PyResult<()> {
+        py.import("erlang._loop")?.call_method0("run").map(drop)
+    }
+
+    // --- interrupting ------------------------------------------------------------------------
+
+    /// Stops what still runs for a ticket that is settled. Needs no GIL itself.
+    pub(crate) fn interrupt(&self, ticket: &Arc<Ticket>, phase: Phase) {
+        match phase {
+            Phase::Running if self.scheduler.runs_on_main(ticket) => self.main_thread.interrupt(),
+            Phase::Running | Phase::Awaiting => self.errands.interrupt(ticket.clone(), phase),
+            Phase::Queued | Phase::Settled => {}
+        }
+    }
+
+    pub(crate) fn interrupt_attached(&self, py: Python<'_>, ticket: &Arc<Ticket>, phase: Phase) -> PyResult<()> {
+        if phase == Phase::Awaiting {
+            return py.import("erlang._loop")?.call_method1("cancel", (ticket.task(),)).map(drop);
+        }
+        // With the GIL held the thread cannot finish this request and take another meanwhile.
+        if let Some(thread) = self.scheduler.thread_of(ticket) {
+            thread.raise(self.hooks.cancelled.bind(py));
+        }
+        Ok(())
+    }
+
+    /// Lets go of an object from a thread that must not wait for the GIL.
+    pub fn release(&self, object: Py<PyAny>) {
+        self.errands.release(object);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// --- what Python calls: the functions of `_erlang` ---------------------------------------------
+
+type Arguments<'a, 'py> = &'a [Bound<'py, PyAny>];
+
+pub(crate) fn native_send<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    arguments: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let [to, message] = arguments else {
+        return Err(PyTypeError::new_err("send(dest, message) takes two arguments"));
+    };
+    let sent = if let Some(etf) = interpreter.opaque_etf(to) {
+        interpreter.host.send(interpreter, Address::Pid(&etf), message)
+    } else if let Ok(name) = to.cast::<PyString>() {
+        interpreter.host.send(interpreter, Address::Name(name.to_str()?), message)
+    } else {
+        return Err(PyTypeError::new_err("dest must be an erlang.Pid or a registered name"));
+    };
+    let sent = sent.map_err(|fault| PyTypeError::new_err(fault.message))?;
+    Ok(pyo3::types::PyBool::new(py, sent).to_owned().into_any())
+}
+
+pub(crate) fn native_interrupted<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    _: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let interrupted = interpreter.scheduler.main_is_interrupted();
+    Ok(pyo3::types::PyBool::new(py, interrupted).to_owned().into_any())
+}
+
+pub(crate) fn native_finish<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    arguments: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let [handle, value, error] = arguments else {
+        return Err(PyTypeError::new_err("finish(handle, value, error) takes three arguments"));
+    };
+    let ticket = ffi::capsule_ticket(handle)?;
+    interpreter.scheduler.awaited(&ticket);
+    if error.is_none() {
+        ticket.settle_value(interpreter, value);
+    } else {
+        let description = interpreter.hooks.describe_error.bind(py).call1((error,))?;
+        ticket.settle(Outcome::Raised(interpreter, &description));
+    }
+    Ok(py.None().into_bound(py))
+}
+
+pub(crate) fn native_pending_output<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    _: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    interpreter.output_pending.store(true, Ordering::Relaxed);
+    Ok(py.None().into_bound(py))
+}

@@ -1,0 +1,91 @@
+//! What can be asked of an interpreter.
+
+use pyo3::exceptions::{PyModuleNotFoundError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+
+use crate::ffi;
+use crate::interpreter::Interpreter;
+
+pub enum Request<'py> {
+    Call(Call<'py>),
+    GetAttr {
+        target: Bound<'py, PyString>,
+        name: Bound<'py, PyString>,
+    },
+    Eval(Source<'py>),
+    Exec(Source<'py>),
+    Reload {
+        module: Bound<'py, PyString>,
+    },
+    /// What a pool runs before it serves.
+    Start {
+        init: Option<Source<'py>>,
+        paths: Vec<String>,
+        env: Bound<'py, PyDict>,
+    },
+}
+
+pub struct Call<'py> {
+    pub target: Bound<'py, PyString>,
+    pub name: Bound<'py, PyString>,
+    /// Positional ones, then the values of `keywords`.
+    pub arguments: Vec<Bound<'py, PyAny>>,
+    pub keywords: Option<Bound<'py, PyTuple>>,
+}
+
+pub struct Source<'py> {
+    pub code: Bound<'py, PyString>,
+    pub variables: Bound<'py, PyDict>,
+    pub file: Option<Bound<'py, PyString>>,
+    pub line: i64,
+}
+
+impl<'py> Request<'py> {
+    /// True where the caller wants to know only that it was done.
+    pub fn is_for_effect(&self) -> bool {
+        matches!(self, Request::Exec(_) | Request::Start { .. })
+    }
+
+    /// Runs it in the namespace of `pool`. What comes back may be a coroutine that is to be awaited.
+    pub fn run(self, py: Python<'py>, interpreter: &Interpreter, pool: usize) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Request::Call(call) => {
+                let callable = resolve(py, interpreter, pool, &call.target, &call.name)?;
+                ffi::vectorcall(&callable, &call.arguments, call.keywords.as_ref())
+            }
+            Request::GetAttr { target, name } => resolve(py, interpreter, pool, &target, &name),
+            Request::Eval(source) => interpreter.run_code(py, pool, &source, true),
+            Request::Exec(source) => interpreter.run_code(py, pool, &source, false),
+            Request::Reload { module } => interpreter.reload(py, &module),
+            Request::Start { init, paths, env } => interpreter.start_pool(py, pool, init.as_ref(), paths, &env),
+        }
+    }
+}
+
+/// `target.name`, where `target` is a module and `name` may be dotted.
+fn resolve<'py>(
+    py: Python<'py>,
+    interpreter: &Interpreter,
+    pool: usize,
+    target: &Bound<'py, PyString>,
+    name: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let module = match interpreter.base_named(py, pool, target) {
+        Some(base) => base,
+        None => interpreter.import(py, target)?,
+    };
+    let text = name.to_str()?;
+    if text.is_empty() {
+        return Err(PyTypeError::new_err("the name of a function or attribute is empty"));
+    }
+    if !text.contains('.') {
+        return module.getattr(name);
+    }
+    text.split('.').try_fold(module, |object, part| object.getattr(part))
+}
+
+/// A module whose name cannot be one, told in the words of the import system.
+pub fn no_such_module(name: &str) -> PyErr {
+    PyModuleNotFoundError::new_err(format!("No module named {name:?}"))
+}

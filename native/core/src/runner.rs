@@ -1,0 +1,123 @@
+//! The threads that run Python: a stack that Python's own recursion limits fit in, one request
+//! after another.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::Builder;
+
+use pyo3::prelude::*;
+
+use crate::ffi::{self, ThreadId};
+use crate::interpreter::Interpreter;
+use crate::ticket::Ticket;
+use crate::wire::{Fault, Job, Kind, Leader, Outcome, Work};
+
+/// Ordinary recursion in C (`repr` and `json` of nested lists, `compile` of long sources) is bounded
+/// by Python for stacks of several megabytes. Only the pages that are touched take memory.
+const STACK: usize = 64 * 1024 * 1024;
+
+pub fn thread(name: &str) -> Builder {
+    Builder::new().name(name.into()).stack_size(STACK)
+}
+
+pub fn spawn(interpreter: &'static Interpreter, index: usize) {
+    let spawned = thread(&format!("py-{index}")).spawn(move || serve(interpreter, index));
+    if spawned.is_err() {
+        interpreter.scheduler.not_spawned(index);
+    }
+}
+
+/// Starts the thread of the event loop.
+pub fn spawn_loop(interpreter: &'static Interpreter) {
+    let run = move || {
+        Python::attach(|py| {
+            interpreter.introduce_loop(ThreadId::current(py));
+            if let Err(error) = interpreter.run_loop(py) {
+                error.write_unraisable(py, None);
+            }
+        });
+    };
+    if let Err(error) = thread("py-loop").spawn(run) {
+        eprintln!("py: the thread of the event loop could not be started: {error}");
+    }
+}
+
+/// Runs requests until the thread is retired. Attached throughout, but while it waits: a thread
+/// state of its own, once, is what `threading.local` and debuggers expect.
+pub fn serve(interpreter: &'static Interpreter, index: usize) {
+    Python::attach(|py| {
+        let scheduler = &interpreter.scheduler;
+        let thread = ThreadId::current(py);
+        scheduler.introduce(index, thread);
+        let mut leader = None;
+        loop {
+            match scheduler.next(index) {
+                Some(job) => run(py, interpreter, thread, &mut leader, job),
+                None if !py.detach(|| scheduler.wait(index)) => break,
+                None => {}
+            }
+        }
+    });
+}
+
+fn run(py: Python<'_>, interpreter: &'static Interpreter, thread: ThreadId, leader: &mut Option<Leader>, job: Job) {
+    let Job { ticket, work } = job;
+    if !ticket.begin() {
+        return;
+    }
+    let answered = catch_unwind(AssertUnwindSafe(|| {
+        follow(py, interpreter, leader, &*work);
+        answer(py, interpreter, &ticket, work);
+    }));
+    if answered.is_err() {
+        ticket.fail(Kind::Crashed, "a panic inside Py; this is a bug, please report it");
+    }
+    if ticket.was_interrupted() {
+        // It was interrupted, perhaps too late: the next request must not feel it.
+        thread.take_back(py);
+    }
+}
+
+/// Lets `print` go where the caller's output goes.
+fn follow(py: Python<'_>, interpreter: &Interpreter, leader: &mut Option<Leader>, work: &dyn Work) {
+    let wanted = work.leader();
+    if wanted == Leader::Remote || *leader != Some(wanted) {
+        *leader = interpreter.set_leader(py, &work.leader_etf()).is_ok().then_some(wanted);
+    }
+}
+
+fn answer(py: Python<'_>, interpreter: &'static Interpreter, ticket: &Arc<Ticket>, work: Box<dyn Work>) {
+    let request = match work.read(py, interpreter) {
+        Ok(request) => request,
+        Err(fault) => {
+            ticket.settle(Outcome::Failed(fault));
+            return;
+        }
+    };
+    if request.is_for_effect() {
+        ticket.run_for_effect();
+    }
+    let result = match request.run(py, interpreter, ticket.pool()) {
+        Ok(value) if ffi::is_coroutine(&value) => match interpreter.await_on_loop(py, &value, ticket) {
+            Ok(()) => return,
+            Err(error) => Err(error),
+        },
+        result => result,
+    };
+    // What was printed is there before the answer is.
+    interpreter.flush_output(py);
+    match result {
+        Ok(value) => ticket.settle_value(interpreter, &value),
+        Err(error) => raise(py, interpreter, ticket, &error),
+    }
+}
+
+fn raise(py: Python<'_>, interpreter: &Interpreter, ticket: &Ticket, error: &PyErr) {
+    match interpreter.describe_error(py, error) {
+        Ok(description) => ticket.settle(Outcome::Raised(interpreter, &description)),
+        Err(_) => ticket.settle(Outcome::Failed(Fault::new(
+            Kind::Crashed,
+            "Python raised an exception that could not be described",
+        ))),
+    };
+}

@@ -1,0 +1,211 @@
+//! One request from submission to its single answer.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+use crate::interpreter::Interpreter;
+use crate::wire::{Fault, Kind, Outcome, Reply};
+
+const QUEUED: u8 = 0;
+const RUNNING: u8 = 1;
+const AWAITING: u8 = 2;
+const SETTLED: u8 = 3;
+
+/// Where a request is when it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Queued,
+    /// On a thread of the pool.
+    Running,
+    /// A coroutine on the event loop.
+    Awaiting,
+    /// Answered, or never to be answered.
+    Settled,
+}
+
+/// What became of a cancellation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// No answer will ever come.
+    Cancelled,
+    /// The answer was sent, or surely will be.
+    Replied,
+}
+
+/// Holds the reply until somebody settles it: the thread that ran the request, or whoever ends it
+/// before. The transition to `SETTLED` happens once, and its winner alone takes the reply.
+pub struct Ticket {
+    phase: AtomicU8,
+    reply: Mutex<Option<Box<dyn Reply>>>,
+    submitted: Instant,
+    deadline: Option<Instant>,
+    started_ns: AtomicU64,
+    settled_ns: AtomicU64,
+    monitored: AtomicBool,
+    pool: AtomicUsize,
+    task: AtomicU64,
+    for_effect: AtomicBool,
+    interrupted: AtomicBool,
+}
+
+impl Ticket {
+    pub fn new(reply: Box<dyn Reply>, submitted: Instant, timeout: Option<Duration>) -> Self {
+        Ticket {
+            phase: AtomicU8::new(QUEUED),
+            reply: Mutex::new(Some(reply)),
+            submitted,
+            // A timeout beyond what the clock can hold is none.
+            deadline: timeout.and_then(|timeout| submitted.checked_add(timeout)),
+            started_ns: AtomicU64::new(0),
+            settled_ns: AtomicU64::new(0),
+            monitored: AtomicBool::new(false),
+            pool: AtomicUsize::new(usize::MAX),
+            task: AtomicU64::new(0),
+            for_effect: AtomicBool::new(false),
+            interrupted: AtomicBool::new(false),
+        }
+    }
+
+    pub fn phase(&self) -> Phase {
+        phase(self.phase.load(Ordering::Acquire))
+    }
+
+    pub fn is_settled(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == SETTLED
+    }
+
+    pub fn submitted(&self) -> Instant {
+        self.submitted
+    }
+
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    pub(crate) fn pool(&self) -> usize {
+        self.pool.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_pool(&self, pool: usize) {
+        self.pool.store(pool, Ordering::Relaxed);
+    }
+
+    /// The key of the task that runs the coroutine.
+    pub(crate) fn task(&self) -> u64 {
+        self.task.load(Ordering::Relaxed)
+    }
+
+    /// False where the request was settled while it was in the queue: then it must not run.
+    pub(crate) fn begin(&self) -> bool {
+        self.started_ns.store(self.age_ns(), Ordering::Relaxed);
+        self.advance(QUEUED, RUNNING)
+    }
+
+    /// False where the request was settled meanwhile: then the coroutine must not run on.
+    pub(crate) fn hand_to_loop(&self, task: u64) -> bool {
+        self.task.store(task, Ordering::Relaxed);
+        self.advance(RUNNING, AWAITING)
+    }
+
+    /// Sends the answer, unless the request was settled already. Tells where the request was.
+    pub fn settle(&self, outcome: Outcome<'_, '_>) -> Option<Phase> {
+        let (phase, reply) = self.take()?;
+        reply.send(outcome);
+        Some(phase)
+    }
+
+    pub fn fail(&self, kind: Kind, message: &str) -> Option<Phase> {
+        self.interrupted.store(true, Ordering::Relaxed);
+        self.settle(Outcome::Failed(Fault::new(kind, message)))
+    }
+
+    /// Ends the request without an answer. Tells where it was, unless it was settled already.
+    pub(crate) fn discard(&self) -> Option<Phase> {
+        self.interrupted.store(true, Ordering::Relaxed);
+        let (phase, reply) = self.take()?;
+        reply.discard();
+        Some(phase)
+    }
+
+    /// True where somebody else than the thread that ran it settled it while it ran.
+    pub(crate) fn was_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Notes that only the end of the request matters, not its value.
+    pub(crate) fn run_for_effect(&self) {
+        self.for_effect.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn settle_value(&self, interpreter: &Interpreter, value: &Bound<'_, PyAny>) {
+        if self.for_effect.load(Ordering::Relaxed) {
+            self.settle(Outcome::Done);
+        } else {
+            self.settle(Outcome::Value(interpreter, value));
+        }
+    }
+
+    /// Has the caller watched, from the first time on; false where it is dead already.
+    pub(crate) fn monitor(&self) -> bool {
+        self.monitored.swap(true, Ordering::Relaxed) || self.reply().as_ref().is_none_or(|reply| reply.monitor())
+    }
+
+    /// How long ago it was settled.
+    pub(crate) fn settled_for(&self, now: Instant) -> Duration {
+        let settled = self.submitted + Duration::from_nanos(self.settled_ns.load(Ordering::Relaxed));
+        now.saturating_duration_since(settled)
+    }
+
+    /// Nanoseconds in the queue and nanoseconds of running so far or until it was settled.
+    pub fn times(&self) -> (u64, u64) {
+        let started = self.started_ns.load(Ordering::Relaxed);
+        let settled = match self.settled_ns.load(Ordering::Relaxed) {
+            0 => self.age_ns(),
+            settled => settled,
+        };
+        match started {
+            0 => (settled, 0),
+            _ => (started, settled.saturating_sub(started)),
+        }
+    }
+
+    fn take(&self) -> Option<(Phase, Box<dyn Reply>)> {
+        let before = phase(self.phase.swap(SETTLED, Ordering::AcqRel));
+        if before == Phase::Settled {
+            return None;
+        }
+        self.settled_ns.store(self.age_ns(), Ordering::Relaxed);
+        Some((before, self.reply().take()?))
+    }
+
+    fn advance(&self, from: u8, to: u8) -> bool {
+        self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn age_ns(&self) -> u64 {
+        u64::try_from(self.submitted.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn reply(&self) -> std::sync::MutexGuard<'_, Option<Box<dyn Reply>>> {
+        self.reply.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn phase(value: u8) -> Phase {
+    match value {
+        QUEUED => Phase::Queued,
+        RUNNING => Phase::Running,
+        AWAITING => Phase::Awaiting,
+        _ => Phase::Settled,
+    }
+}
+
+impl Drop for Ticket {
+    /// A request that nobody settled was lost on the way, by a panic: its caller still hears of it.
+    fn drop(&mut self) {
+        self.fail(Kind::Crashed, "the request was lost inside Py; this is a bug, please report it");
+    }
+}

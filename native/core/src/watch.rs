@@ -1,0 +1,78 @@
+//! The thread that looks after what takes long: it never holds the GIL, so nothing in Python can
+//! keep it from telling a caller that time is up.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::interpreter::Interpreter;
+use crate::scheduler::Scheduler;
+use crate::ticket::{Phase, Ticket};
+use crate::wire::Kind;
+
+/// A request that takes longer lets another thread take over.
+const BLOCKED: Duration = Duration::from_millis(1);
+
+/// A request that takes longer has its caller monitored, and its deadline watched.
+const PENDING: Duration = Duration::from_millis(10);
+
+const TICK: Duration = Duration::from_millis(1);
+
+/// Ticks between two looks at all that is pending.
+const SWEEP_EVERY: u32 = 5;
+
+/// Ticks without work until the watch sleeps: waking it costs a caller some microseconds.
+const LINGER: u32 = 50;
+
+pub fn spawn(interpreter: &'static Interpreter) -> std::io::Result<()> {
+    std::thread::Builder::new().name("py-watch".into()).spawn(move || watch(interpreter)).map(drop)
+}
+
+fn watch(interpreter: &'static Interpreter) {
+    let scheduler = &interpreter.scheduler;
+    let mut idle = 0;
+    for tick in 0_u32.. {
+        idle = if busy(scheduler, idle) { 0 } else { idle + 1 };
+        std::thread::sleep(TICK);
+        let now = Instant::now();
+        scheduler.relieve(now, BLOCKED);
+        if tick.is_multiple_of(SWEEP_EVERY) {
+            sweep(interpreter, now);
+        }
+    }
+}
+
+/// True where there is something to look at; sleeps where there has been nothing for a while.
+fn busy(scheduler: &Scheduler, idle: u32) -> bool {
+    let mut state = scheduler.lock();
+    let busy = Scheduler::is_busy(&state);
+    if !busy && idle >= LINGER {
+        state.watch_sleeps = true;
+        let woken = scheduler.watch.wait_while(state, |state| state.watch_sleeps);
+        drop(woken.unwrap_or_else(PoisonError::into_inner));
+        return true;
+    }
+    busy
+}
+
+fn sweep(interpreter: &'static Interpreter, now: Instant) {
+    let scheduler = &interpreter.scheduler;
+    for ticket in scheduler.pending(now, PENDING) {
+        if ticket.is_overdue(now) {
+            expire(scheduler, &ticket);
+        } else if !ticket.monitor() {
+            scheduler.cancel(&ticket);
+        }
+    }
+    scheduler.retire_stuck(now);
+    interpreter.unblock_loop(now);
+}
+
+fn expire(scheduler: &Scheduler, ticket: &Arc<Ticket>) {
+    match ticket.phase() {
+        Phase::Queued if scheduler.is_starting(ticket.pool()) => {
+            scheduler.fail(ticket, Kind::Starting, "the pool was still starting when the time was up");
+        }
+        Phase::Queued => scheduler.fail(ticket, Kind::Timeout, "the time was up before it could run"),
+        _ => scheduler.fail(ticket, Kind::Timeout, "the time was up while it ran"),
+    }
+}
