@@ -1,0 +1,260 @@
+//! All of this crate's `unsafe`: what `erl_nif` offers and rustler hides.
+
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+
+use pyo3::Py;
+use pyo3::types::PyBytes;
+use rustler::sys::{
+    ERL_NIF_BIN2TERM_SAFE, ErlNifEnv, ErlNifTerm, enif_alloc_env, enif_binary_to_term, enif_clear_env,
+    enif_free_env, enif_get_tuple, enif_make_copy, enif_make_double, enif_make_list_from_array,
+    enif_make_map_from_arrays, enif_make_new_binary, enif_make_tuple_from_array, enif_send,
+};
+use rustler::{Atom, Encoder, Env, LocalPid, ResourceArc, Term};
+
+use crate::shared::SharedBytes;
+
+/// The elements of a tuple.
+pub fn tuple<'a>(term: Term<'a>) -> Option<impl ExactSizeIterator<Item = Term<'a>>> {
+    let env = term.get_env();
+    let mut arity = 0;
+    let mut elements = MaybeUninit::uninit();
+    // SAFETY: the term belongs to its environment; on success the elements stay where they are as
+    // long as the environment does, which is what 'a says.
+    let elements = unsafe {
+        if enif_get_tuple(env.as_c_arg(), term.as_c_arg(), &mut arity, elements.as_mut_ptr()) == 0 {
+            return None;
+        }
+        match usize::try_from(arity) {
+            Ok(arity) if arity > 0 => std::slice::from_raw_parts::<'a>(elements.assume_init(), arity),
+            _ => &[],
+        }
+    };
+    // SAFETY: the elements of a term of this environment are terms of this environment.
+    Some(elements.iter().map(move |element| unsafe { Term::new(env, *element) }))
+}
+
+/// Terms copied out of a process, for another thread to read.
+pub struct Letter {
+    env: *mut ErlNifEnv,
+    terms: Vec<ErlNifTerm>,
+}
+
+// SAFETY: the environment belongs to no process and to this value alone; its terms do not change.
+unsafe impl Send for Letter {}
+// SAFETY: as above: nothing is built in the environment after `copy`.
+unsafe impl Sync for Letter {}
+
+impl Letter {
+    pub fn copy(terms: &[Term<'_>]) -> Self {
+        // SAFETY: a new environment, into which the terms are copied whole.
+        unsafe {
+            let env = enif_alloc_env();
+            let terms = terms.iter().map(|term| enif_make_copy(env, term.as_c_arg())).collect();
+            Letter { env, terms }
+        }
+    }
+
+    pub fn term(&self, index: usize) -> Term<'_> {
+        // SAFETY: the term was made in this environment, which lives as long as `self`.
+        unsafe { Term::new(Env::new(self, self.env), self.terms[index]) }
+    }
+}
+
+impl Drop for Letter {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `copy`, and whoever had a term of it had borrowed `self`.
+        unsafe { enif_free_env(self.env) };
+    }
+}
+
+/// Builds one message, bottom-up: what is pushed last is on top, and containers take their elements
+/// from the top. Only values built here are on the stack, so each belongs to the environment.
+pub struct Builder {
+    env: *mut ErlNifEnv,
+    stack: Vec<ErlNifTerm>,
+}
+
+impl Builder {
+    pub fn new() -> Self {
+        // SAFETY: an environment of our own, freed in `drop`.
+        Builder { env: unsafe { enif_alloc_env() }, stack: Vec::new() }
+    }
+
+    pub fn clear(&mut self) {
+        self.stack.clear();
+        // SAFETY: no term of it is left on the stack.
+        unsafe { enif_clear_env(self.env) };
+    }
+
+    fn env(&self) -> Env<'_> {
+        // SAFETY: the environment lives as long as `self`.
+        unsafe { Env::new(self, self.env) }
+    }
+
+    pub fn push(&mut self, value: impl Encoder) {
+        let term = value.encode(self.env()).as_c_arg();
+        self.stack.push(term);
+    }
+
+    pub fn push_atom(&mut self, atom: Atom) {
+        self.stack.push(atom.as_c_arg());
+    }
+
+    /// Pushes a copy of a term of another environment.
+    pub fn push_copy(&mut self, term: Term<'_>) {
+        // SAFETY: both environments are alive.
+        self.stack.push(unsafe { enif_make_copy(self.env, term.as_c_arg()) });
+    }
+
+    /// The value must be finite: Erlang has no other floats.
+    pub fn push_float(&mut self, value: f64) {
+        assert!(value.is_finite(), "a float that is no Erlang float");
+        // SAFETY: the environment is alive.
+        self.stack.push(unsafe { enif_make_double(self.env, value) });
+    }
+
+    pub fn push_binary(&mut self, bytes: &[u8]) {
+        let mut term = 0;
+        // SAFETY: the new binary has room for exactly these bytes and is not shared yet.
+        unsafe {
+            let data = enif_make_new_binary(self.env, bytes.len(), &mut term);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
+        }
+        self.stack.push(term);
+    }
+
+    pub fn push_shared(&mut self, bytes: &ResourceArc<SharedBytes>) {
+        let binary = bytes.make_binary(self.env(), SharedBytes::as_slice);
+        let term = Term::from(binary).as_c_arg();
+        self.stack.push(term);
+    }
+
+    /// Pushes the term that the bytes encode; false where they encode none, or an unknown atom.
+    pub fn push_etf(&mut self, etf: &[u8]) -> bool {
+        let mut term = 0;
+        // SAFETY: the bytes are checked while they are decoded.
+        let read =
+            unsafe { enif_binary_to_term(self.env, etf.as_ptr(), etf.len(), &mut term, ERL_NIF_BIN2TERM_SAFE) };
+        if read == 0 {
+            return false;
+        }
+        self.stack.push(term);
+        true
+    }
+
+    pub fn end_list(&mut self, len: usize) {
+        let from = self.stack.len() - len;
+        // SAFETY: the elements are terms of this environment; the array is only read.
+        let list = unsafe { enif_make_list_from_array(self.env, self.stack[from..].as_ptr(), count(len)) };
+        self.stack.truncate(from);
+        self.stack.push(list);
+    }
+
+    pub fn end_tuple(&mut self, len: usize) {
+        let from = self.stack.len() - len;
+        // SAFETY: as for lists.
+        let tuple = unsafe { enif_make_tuple_from_array(self.env, self.stack[from..].as_ptr(), count(len)) };
+        self.stack.truncate(from);
+        self.stack.push(tuple);
+    }
+
+    /// False where two keys are the same.
+    pub fn end_map(&mut self, len: usize) -> bool {
+        let from = self.stack.len() - 2 * len;
+        let (keys, values): (Vec<_>, Vec<_>) = self.stack[from..].chunks_exact(2).map(|pair| (pair[0], pair[1])).unzip();
+        let mut map = 0;
+        // SAFETY: keys and values are terms of this environment, `len` of each.
+        let made = unsafe { enif_make_map_from_arrays(self.env, keys.as_ptr(), values.as_ptr(), len, &mut map) };
+        self.stack.truncate(from);
+        self.stack.push(map);
+        made != 0
+    }
+
+    /// Sends what is on top to a process of this node, from a thread that is no scheduler. False
+    /// where it is dead. The builder is empty afterwards.
+    pub fn send(&mut self, to: &LocalPid) -> bool {
+        let message = self.stack.pop().expect("a message was built");
+        self.stack.clear();
+        // SAFETY: the message is a term of this environment, which the call empties. A null caller
+        // environment is right for threads that the VM does not manage.
+        unsafe { enif_send(std::ptr::null_mut(), to.as_c_arg(), self.env, message) != 0 }
+    }
+
+    /// As `send`, from a NIF or a callback of the VM's on a scheduler.
+    pub fn send_from(&mut self, caller: Env<'_>, to: &LocalPid) -> bool {
+        let message = self.stack.pop().expect("a message was built");
+        self.stack.clear();
+        // SAFETY: as for `send`; the caller's environment is that of the running NIF.
+        unsafe { enif_send(caller.as_c_arg(), to.as_c_arg(), self.env, message) != 0 }
+    }
+
+    /// What is on top, as a pid of this node.
+    pub fn top_pid(&self) -> Option<LocalPid> {
+        let top = *self.stack.last()?;
+        // SAFETY: the term was made in this environment.
+        unsafe { Term::new(self.env(), top) }.decode().ok()
+    }
+
+    pub fn pop(&mut self) {
+        self.stack.pop();
+    }
+
+    pub fn swap(&mut self) {
+        let top = self.stack.len();
+        self.stack.swap(top - 1, top - 2);
+    }
+
+    pub fn find(&self, name: Atom) -> Option<LocalPid> {
+        self.env().whereis_pid(name)
+    }
+
+    pub fn existing_atom(&self, name: &str) -> Option<Atom> {
+        Atom::try_from_bytes(self.env(), &latin1(name)?).ok().flatten()
+    }
+}
+
+impl Drop for Builder {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new`.
+        unsafe { enif_free_env(self.env) };
+    }
+}
+
+// SAFETY: the environment belongs to this value alone.
+unsafe impl Send for Builder {}
+
+fn count(len: usize) -> u32 {
+    u32::try_from(len).expect("lists and tuples from Python are shorter than four thousand million")
+}
+
+/// The bytes that OTP 25 takes for the name of an atom, which it cannot take as UTF-8 yet.
+fn latin1(name: &str) -> Option<Vec<u8>> {
+    name.chars().map(|char| u8::try_from(u32::from(char)).ok()).collect()
+}
+
+/// The memory of a `bytes` object, which never moves or changes.
+#[derive(Clone, Copy)]
+pub struct Memory {
+    data: *const u8,
+    len: usize,
+}
+
+// SAFETY: the memory is only ever read.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    pub fn of(bytes: &Py<PyBytes>, py: pyo3::Python<'_>) -> Self {
+        let content = bytes.as_bytes(py);
+        Memory { data: content.as_ptr(), len: content.len() }
+    }
+
+    /// `owner` is what keeps the memory: it must be the object given to `of`.
+    pub fn as_slice(self, _owner: &Py<PyBytes>) -> &[u8] {
+        // SAFETY: the owner is borrowed for as long as the slice, and bytes are immutable.
+        unsafe { std::slice::from_raw_parts(self.data, self.len) }
+    }
+}

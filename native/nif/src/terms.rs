@@ -1,0 +1,296 @@
+//! Erlang terms as the tokens of the type table.
+
+use py_core::Interpreter;
+use py_core::convert::{Opaque, Read, Token, Write};
+use pyo3::Py;
+use pyo3::types::PyBytes;
+use rustler::{Binary, Encoder, MapIterator, ResourceArc, Term, TermType};
+
+use crate::atoms;
+use crate::ffi::{self, Builder};
+use crate::shared::SharedBytes;
+
+const FUNCTION: &str = "a function cannot be passed to Python yet";
+const IMPROPER: &str = "an improper list has no Python value; pass a proper list, or a tuple";
+const BITSTRING: &str = "a bitstring that is no binary has no Python value; pad it to whole bytes";
+const NOT_BINARY: &str = "Py.bytes/1 takes a binary";
+
+/// Reads one term, depth first.
+pub struct TermReader<'a> {
+    root: Option<Term<'a>>,
+    open: Vec<Open<'a>>,
+}
+
+/// A container of which some elements were read.
+enum Open<'a> {
+    List(Term<'a>),
+    Tuple(Box<dyn Iterator<Item = Term<'a>> + 'a>),
+    Map(MapIterator<'a>, Option<Term<'a>>),
+}
+
+impl<'a> TermReader<'a> {
+    pub fn new(root: Term<'a>) -> Self {
+        TermReader { root: Some(root), open: Vec::new() }
+    }
+
+    fn next_term(&mut self) -> Term<'a> {
+        while let Some(open) = self.open.last_mut() {
+            let next = match open {
+                Open::List(rest) => rest.list_get_cell().ok().map(|(head, tail)| {
+                    *rest = tail;
+                    head
+                }),
+                Open::Tuple(rest) => rest.next(),
+                Open::Map(_, value @ Some(_)) => value.take(),
+                Open::Map(rest, value) => rest.next().map(|(key, found)| {
+                    *value = Some(found);
+                    key
+                }),
+            };
+            if let Some(term) = next {
+                return term;
+            }
+            self.open.pop();
+        }
+        self.root.take().expect("the type table reads no more values than there are")
+    }
+
+    fn list(&mut self, term: Term<'a>) -> Token<'a> {
+        match term.list_length() {
+            Ok(len) => {
+                self.open.push(Open::List(term));
+                Token::List(len)
+            }
+            Err(_) => Token::Refused(IMPROPER),
+        }
+    }
+
+    fn tuple(&mut self, term: Term<'a>) -> Token<'a> {
+        let elements = ffi::tuple(term).expect("its type is tuple");
+        let len = elements.len();
+        self.open.push(Open::Tuple(Box::new(elements)));
+        Token::Tuple(len)
+    }
+
+    fn map(&mut self, term: Term<'a>) -> Token<'a> {
+        let len = term.map_size().expect("its type is map");
+        let name = term.map_get(atoms::__struct__()).ok().filter(|name| name.is_atom());
+        match name {
+            Some(name) if name == atoms::py_bytes() => return bytes(term),
+            Some(_) => {
+                self.open.push(Open::Map(entries(term), None));
+                Token::Struct(len)
+            }
+            None => {
+                self.open.push(Open::Map(entries(term), None));
+                Token::Map(len)
+            }
+        }
+    }
+}
+
+fn entries(map: Term<'_>) -> MapIterator<'_> {
+    MapIterator::new(map).expect("its type is map")
+}
+
+fn bytes(term: Term<'_>) -> Token<'_> {
+    match term.map_get(atoms::data()).and_then(Binary::from_term) {
+        Ok(binary) => Token::Bytes(binary.as_slice()),
+        Err(_) => Token::Refused(NOT_BINARY),
+    }
+}
+
+impl Read for TermReader<'_> {
+    fn next(&mut self) -> Token<'_> {
+        let term = self.next_term();
+        match term.get_type() {
+            TermType::Atom => atom(term),
+            TermType::Integer => integer(term),
+            TermType::Float => Token::Float(term.decode().expect("its type is float")),
+            TermType::Binary => Binary::from_term(term).map_or(Token::Refused(BITSTRING), |binary| Token::Text(binary.as_slice())),
+            TermType::List => self.list(term),
+            TermType::Tuple => self.tuple(term),
+            TermType::Map => self.map(term),
+            TermType::Pid => Token::Opaque(Opaque::Pid, etf(term)),
+            TermType::Ref => Token::Opaque(Opaque::Reference, etf(term)),
+            TermType::Port => Token::Opaque(Opaque::Port, etf(term)),
+            TermType::Fun => Token::Refused(FUNCTION),
+            TermType::Unknown => Token::Refused(BITSTRING),
+        }
+    }
+
+    fn atom_text(&self, id: u64) -> String {
+        atoms::text(id)
+    }
+}
+
+fn atom(term: Term<'_>) -> Token<'_> {
+    if term == atoms::nil() || term == atoms::undefined() {
+        Token::None
+    } else if term == atoms::r#true() {
+        Token::Bool(true)
+    } else if term == atoms::r#false() {
+        Token::Bool(false)
+    } else if term == atoms::nan() {
+        Token::Float(f64::NAN)
+    } else if term == atoms::infinity() {
+        Token::Float(f64::INFINITY)
+    } else if term == atoms::neg_infinity() {
+        Token::Float(f64::NEG_INFINITY)
+    } else {
+        Token::Atom(atoms::id(term))
+    }
+}
+
+fn integer(term: Term<'_>) -> Token<'_> {
+    match term.decode() {
+        Ok(small) => Token::Int(small),
+        Err(_) => big(&etf(term)),
+    }
+}
+
+/// A big integer is 131, its tag, its length in 1 or 4 bytes, its sign, its magnitude.
+fn big(etf: &[u8]) -> Token<'static> {
+    let header = if etf[1] == SMALL_BIG_EXT { 3 } else { 6 };
+    Token::Big { negative: etf[header] != 0, magnitude: etf[header + 1..].to_vec() }
+}
+
+const SMALL_BIG_EXT: u8 = 110;
+const LARGE_BIG_EXT: u8 = 111;
+
+pub fn etf(term: Term<'_>) -> Vec<u8> {
+    term.to_binary().as_slice().to_vec()
+}
+
+/// More values than this, and copying or counting them may take a scheduler too long.
+const LARGE: usize = 4_096;
+
+/// Whether a term has more than a few thousand parts. Looks at no more than that many.
+pub fn is_large(term: Term<'_>) -> bool {
+    let mut left = LARGE;
+    let mut open = vec![term];
+    while let Some(term) = open.pop() {
+        if left == 0 {
+            return true;
+        }
+        left -= 1;
+        match term.get_type() {
+            TermType::List => {
+                if let Ok((head, tail)) = term.list_get_cell() {
+                    open.extend([tail, head]);
+                }
+            }
+            TermType::Tuple => {
+                let elements = ffi::tuple(term).expect("its type is tuple");
+                if elements.len() > left {
+                    return true;
+                }
+                open.extend(elements);
+            }
+            TermType::Map => {
+                if term.map_size().is_ok_and(|size| size > left) {
+                    return true;
+                }
+                for (key, value) in entries(term) {
+                    open.extend([key, value]);
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Writes a value of Python's into a message.
+pub struct TermWriter<'a> {
+    pub builder: &'a mut Builder,
+    pub interpreter: &'static Interpreter,
+    pub is_abandoned: &'a dyn Fn() -> bool,
+}
+
+impl Write for TermWriter<'_> {
+    fn none(&mut self) {
+        self.builder.push_atom(atoms::nil());
+    }
+
+    fn bool(&mut self, value: bool) {
+        self.builder.push_atom(if value { atoms::r#true() } else { atoms::r#false() });
+    }
+
+    fn int(&mut self, value: i64) {
+        self.builder.push(value);
+    }
+
+    fn big(&mut self, negative: bool, magnitude: &[u8]) -> bool {
+        let mut etf = vec![131];
+        match u8::try_from(magnitude.len()) {
+            Ok(len) => etf.extend([SMALL_BIG_EXT, len]),
+            Err(_) => {
+                let Ok(len) = u32::try_from(magnitude.len()) else { return false };
+                etf.push(LARGE_BIG_EXT);
+                etf.extend(len.to_be_bytes());
+            }
+        }
+        etf.push(u8::from(negative));
+        etf.extend(magnitude);
+        self.builder.push_etf(&etf)
+    }
+
+    fn float(&mut self, value: f64) {
+        self.builder.push_float(value);
+    }
+
+    fn atom(&mut self, name: &str) -> bool {
+        if let Some(atom) = self.builder.existing_atom(name) {
+            self.builder.push_atom(atom);
+            return true;
+        }
+        // Names beyond Latin-1 go the way that every OTP knows.
+        u8::try_from(name.len()).map_or_else(
+            |_| u16::try_from(name.len()).is_ok_and(|len| {
+                self.builder.push_etf(&[&[131, 118], &len.to_be_bytes()[..], name.as_bytes()].concat())
+            }),
+            |len| self.builder.push_etf(&[&[131, 119, len], name.as_bytes()].concat()),
+        )
+    }
+
+    fn binary(&mut self, bytes: &[u8]) {
+        self.builder.push_binary(bytes);
+    }
+
+    fn shared_binary(&mut self, bytes: Py<PyBytes>, _len: usize) {
+        let shared = ResourceArc::new(SharedBytes::new(bytes, self.interpreter));
+        self.builder.push_shared(&shared);
+    }
+
+    fn opaque(&mut self, etf: &[u8]) -> bool {
+        self.builder.push_etf(etf)
+    }
+
+    fn list(&mut self, _len: usize) {}
+
+    fn end_list(&mut self, len: usize) {
+        self.builder.end_list(len);
+    }
+
+    fn tuple(&mut self, _len: usize) {}
+
+    fn end_tuple(&mut self, len: usize) {
+        self.builder.end_tuple(len);
+    }
+
+    fn map(&mut self, _len: usize) {}
+
+    fn end_map(&mut self, len: usize) -> bool {
+        self.builder.end_map(len)
+    }
+
+    fn is_abandoned(&self) -> bool {
+        (self.is_abandoned)()
+    }
+}
+
+/// Whether a term is this atom.
+pub fn is(term: Term<'_>, atom: rustler::Atom) -> bool {
+    term == atom.encode(term.get_env())
+}
