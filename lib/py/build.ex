@@ -129,7 +129,7 @@ defmodule Py.Build do
   @doc "The cargo to build with."
   @spec cargo() :: Path.t() | nil
   def cargo do
-    installed = Path.expand("~/.cargo/bin/cargo")
+    installed = Path.join(System.get_env("CARGO_HOME", Path.expand("~/.cargo")), "bin/cargo")
     System.find_executable("cargo") || if(File.regular?(installed), do: installed)
   end
 

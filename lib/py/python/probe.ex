@@ -169,7 +169,7 @@ defmodule Py.Python.Probe do
          |> String.split("\n", trim: true)
          |> Enum.map_join(" / ", &String.trim/1) do
       "" -> "."
-      words -> ": #{words}"
+      words -> ": #{String.trim_trailing(words, ".")}."
     end
   end
 
