@@ -301,13 +301,8 @@ extern "C" fn native_module_init() -> *mut ffi::PyObject {
     struct Methods([ffi::PyMethodDef; 5]);
     // SAFETY: read only.
     unsafe impl Sync for Methods {}
-    static mut SLOTS: [ffi::PyModuleDef_Slot; 2] = [
-        #[cfg(Py_3_12)]
-        ffi::PyModuleDef_Slot { slot: 3, value: 2 as *mut c_void },
-        #[cfg(not(Py_3_12))]
-        ffi::PyModuleDef_Slot { slot: 0, value: ptr::null_mut() },
-        ffi::PyModuleDef_Slot { slot: 0, value: ptr::null_mut() },
-    ];
+    // SAFETY: an entry of zeroes ends the table; there is nothing to run when the module is made.
+    static mut SLOTS: [ffi::PyModuleDef_Slot; 1] = [unsafe { std::mem::zeroed() }];
     static mut DEFINITION: Definition = Definition(ffi::PyModuleDef {
         m_base: ffi::PyModuleDef_HEAD_INIT,
         m_name: NATIVE_MODULE.as_ptr(),
@@ -323,7 +318,7 @@ extern "C" fn native_module_init() -> *mut ffi::PyObject {
     unsafe { ffi::PyModuleDef_Init(&raw mut DEFINITION.0) }
 }
 
-type Fast = unsafe extern "C" fn(*mut ffi::PyObject, *const *mut ffi::PyObject, ffi::Py_ssize_t) -> *mut ffi::PyObject;
+type Fast = unsafe extern "C" fn(*mut ffi::PyObject, *mut *mut ffi::PyObject, ffi::Py_ssize_t) -> *mut ffi::PyObject;
 
 const fn method(name: &'static CStr, function: Fast) -> ffi::PyMethodDef {
     ffi::PyMethodDef {
@@ -384,7 +379,7 @@ macro_rules! native_function {
     ($name:ident, $body:path) => {
         unsafe extern "C" fn $name(
             module: *mut ffi::PyObject,
-            arguments: *const *mut ffi::PyObject,
+            arguments: *mut *mut ffi::PyObject,
             count: ffi::Py_ssize_t,
         ) -> *mut ffi::PyObject {
             Python::attach(|py| native(py, module, arguments, count, |interpreter, arguments| {

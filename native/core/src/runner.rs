@@ -112,7 +112,7 @@ fn answer(py: Python<'_>, interpreter: &'static Interpreter, ticket: &Arc<Ticket
     }
 }
 
-fn raise(py: Python<'_>, interpreter: &Interpreter, ticket: &Ticket, error: &PyErr) {
+fn raise(py: Python<'_>, interpreter: &'static Interpreter, ticket: &Ticket, error: &PyErr) {
     match interpreter.describe_error(py, error) {
         Ok(description) => ticket.settle(Outcome::Raised(interpreter, &description)),
         Err(_) => ticket.settle(Outcome::Failed(Fault::new(

@@ -1,7 +1,7 @@
 //! One request from submission to its single answer.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -140,7 +140,7 @@ impl Ticket {
         self.for_effect.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn settle_value(&self, interpreter: &Interpreter, value: &Bound<'_, PyAny>) {
+    pub(crate) fn settle_value(&self, interpreter: &'static Interpreter, value: &Bound<'_, PyAny>) {
         if self.for_effect.load(Ordering::Relaxed) {
             self.settle(Outcome::Done);
         } else {
@@ -149,8 +149,8 @@ impl Ticket {
     }
 
     /// Has the caller watched, from the first time on; false where it is dead already.
-    pub(crate) fn monitor(&self) -> bool {
-        self.monitored.swap(true, Ordering::Relaxed) || self.reply().as_ref().is_none_or(|reply| reply.monitor())
+    pub(crate) fn monitor(self: &Arc<Self>) -> bool {
+        self.monitored.swap(true, Ordering::Relaxed) || self.reply().as_ref().is_none_or(|reply| reply.monitor(self))
     }
 
     /// How long ago it was settled.

@@ -53,9 +53,9 @@ impl Fault {
 pub enum Outcome<'a, 'py> {
     /// It ran for its effect: `:ok`.
     Done,
-    Value(&'a Interpreter, &'a Bound<'py, PyAny>),
+    Value(&'static Interpreter, &'a Bound<'py, PyAny>),
     /// A Python exception, described by `erlang._errors.describe`.
-    Raised(&'a Interpreter, &'a Bound<'py, PyAny>),
+    Raised(&'static Interpreter, &'a Bound<'py, PyAny>),
     Failed(Fault),
 }
 
@@ -68,7 +68,7 @@ pub trait Reply: Send {
 
     /// Has the ticket's pool told when the caller dies; false where it is dead already. Called at
     /// most once, and only for requests that have been pending for a while.
-    fn monitor(&self) -> bool;
+    fn monitor(&self, ticket: &Arc<Ticket>) -> bool;
 }
 
 /// The group leader of a caller, as far as two of them can be told apart cheaply.
@@ -105,7 +105,12 @@ impl Job {
 /// The other side, as Python code may address it.
 pub trait Host: Send + Sync {
     /// Sends a message; false where nobody is there. `to` is an `erlang.Pid` or a registered name.
-    fn send(&self, interpreter: &Interpreter, to: Address<'_>, message: &Bound<'_, PyAny>) -> Result<bool, Fault>;
+    fn send(
+        &self,
+        interpreter: &'static Interpreter,
+        to: Address<'_>,
+        message: &Bound<'_, PyAny>,
+    ) -> Result<bool, Fault>;
 }
 
 pub enum Address<'a> {

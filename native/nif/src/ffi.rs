@@ -116,7 +116,7 @@ impl Builder {
     }
 
     pub fn push_binary(&mut self, bytes: &[u8]) {
-        let mut term = 0;
+        let mut term = ErlNifTerm::default();
         // SAFETY: the new binary has room for exactly these bytes and is not shared yet.
         unsafe {
             let data = enif_make_new_binary(self.env, bytes.len(), &mut term);
@@ -133,7 +133,7 @@ impl Builder {
 
     /// Pushes the term that the bytes encode; false where they encode none, or an unknown atom.
     pub fn push_etf(&mut self, etf: &[u8]) -> bool {
-        let mut term = 0;
+        let mut term = ErlNifTerm::default();
         // SAFETY: the bytes are checked while they are decoded.
         let read =
             unsafe { enif_binary_to_term(self.env, etf.as_ptr(), etf.len(), &mut term, ERL_NIF_BIN2TERM_SAFE) };
@@ -164,7 +164,7 @@ impl Builder {
     pub fn end_map(&mut self, len: usize) -> bool {
         let from = self.stack.len() - 2 * len;
         let (keys, values): (Vec<_>, Vec<_>) = self.stack[from..].chunks_exact(2).map(|pair| (pair[0], pair[1])).unzip();
-        let mut map = 0;
+        let mut map = ErlNifTerm::default();
         // SAFETY: keys and values are terms of this environment, `len` of each.
         let made = unsafe { enif_make_map_from_arrays(self.env, keys.as_ptr(), values.as_ptr(), len, &mut map) };
         self.stack.truncate(from);
@@ -180,14 +180,6 @@ impl Builder {
         // SAFETY: the message is a term of this environment, which the call empties. A null caller
         // environment is right for threads that the VM does not manage.
         unsafe { enif_send(std::ptr::null_mut(), to.as_c_arg(), self.env, message) != 0 }
-    }
-
-    /// As `send`, from a NIF or a callback of the VM's on a scheduler.
-    pub fn send_from(&mut self, caller: Env<'_>, to: &LocalPid) -> bool {
-        let message = self.stack.pop().expect("a message was built");
-        self.stack.clear();
-        // SAFETY: as for `send`; the caller's environment is that of the running NIF.
-        unsafe { enif_send(caller.as_c_arg(), to.as_c_arg(), self.env, message) != 0 }
     }
 
     /// What is on top, as a pid of this node.
@@ -211,7 +203,7 @@ impl Builder {
     }
 
     pub fn existing_atom(&self, name: &str) -> Option<Atom> {
-        Atom::try_from_bytes(self.env(), &latin1(name)?).ok().flatten()
+        Atom::existing_from_utf8_bytes(self.env(), name.as_bytes()).ok()
     }
 }
 
@@ -227,11 +219,6 @@ unsafe impl Send for Builder {}
 
 fn count(len: usize) -> u32 {
     u32::try_from(len).expect("lists and tuples from Python are shorter than four thousand million")
-}
-
-/// The bytes that OTP 25 takes for the name of an atom, which it cannot take as UTF-8 yet.
-fn latin1(name: &str) -> Option<Vec<u8>> {
-    name.chars().map(|char| u8::try_from(u32::from(char)).ok()).collect()
 }
 
 /// The memory of a `bytes` object, which never moves or changes.
@@ -257,4 +244,18 @@ impl Memory {
         // SAFETY: the owner is borrowed for as long as the slice, and bytes are immutable.
         unsafe { std::slice::from_raw_parts(self.data, self.len) }
     }
+}
+
+/// The external term format of an atom.
+pub fn atom_etf(id: u64) -> Vec<u8> {
+    let builder = Builder::new();
+    // SAFETY: the id is the word of an atom, which belongs to no environment.
+    let term = unsafe { Term::new(builder.env(), std::mem::transmute::<usize, ErlNifTerm>(id as usize)) };
+    term.to_binary().as_slice().to_vec()
+}
+
+/// The word that is a term. It names an atom or a pid of this node; others change with their place.
+pub fn word(term: Term<'_>) -> u64 {
+    // SAFETY: a term is a word, transparently.
+    unsafe { std::mem::transmute::<ErlNifTerm, usize>(term.as_c_arg()) as u64 }
 }

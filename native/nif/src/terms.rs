@@ -4,7 +4,7 @@ use py_core::Interpreter;
 use py_core::convert::{Opaque, Read, Token, Write};
 use pyo3::Py;
 use pyo3::types::PyBytes;
-use rustler::{Binary, Encoder, MapIterator, ResourceArc, Term, TermType};
+use rustler::{Binary, MapIterator, ResourceArc, Term, TermType};
 
 use crate::atoms;
 use crate::ffi::{self, Builder};
@@ -76,7 +76,7 @@ impl<'a> TermReader<'a> {
         let len = term.map_size().expect("its type is map");
         let name = term.map_get(atoms::__struct__()).ok().filter(|name| name.is_atom());
         match name {
-            Some(name) if name == atoms::py_bytes() => return bytes(term),
+            Some(name) if atoms::py_bytes() == name => return bytes(term),
             Some(_) => {
                 self.open.push(Open::Map(entries(term), None));
                 Token::Struct(len)
@@ -125,17 +125,17 @@ impl Read for TermReader<'_> {
 }
 
 fn atom(term: Term<'_>) -> Token<'_> {
-    if term == atoms::nil() || term == atoms::undefined() {
+    if atoms::nil() == term || atoms::undefined() == term {
         Token::None
-    } else if term == atoms::r#true() {
+    } else if atoms::r#true() == term {
         Token::Bool(true)
-    } else if term == atoms::r#false() {
+    } else if atoms::r#false() == term {
         Token::Bool(false)
-    } else if term == atoms::nan() {
+    } else if atoms::nan() == term {
         Token::Float(f64::NAN)
-    } else if term == atoms::infinity() {
+    } else if atoms::infinity() == term {
         Token::Float(f64::INFINITY)
-    } else if term == atoms::neg_infinity() {
+    } else if atoms::neg_infinity() == term {
         Token::Float(f64::NEG_INFINITY)
     } else {
         Token::Atom(atoms::id(term))
@@ -157,6 +157,7 @@ fn big(etf: &[u8]) -> Token<'static> {
 
 const SMALL_BIG_EXT: u8 = 110;
 const LARGE_BIG_EXT: u8 = 111;
+const ATOM_UTF8_EXT: u8 = 118;
 
 pub fn etf(term: Term<'_>) -> Vec<u8> {
     term.to_binary().as_slice().to_vec()
@@ -205,7 +206,6 @@ pub fn is_large(term: Term<'_>) -> bool {
 pub struct TermWriter<'a> {
     pub builder: &'a mut Builder,
     pub interpreter: &'static Interpreter,
-    pub is_abandoned: &'a dyn Fn() -> bool,
 }
 
 impl Write for TermWriter<'_> {
@@ -246,12 +246,8 @@ impl Write for TermWriter<'_> {
             return true;
         }
         // Names beyond Latin-1 go the way that every OTP knows.
-        u8::try_from(name.len()).map_or_else(
-            |_| u16::try_from(name.len()).is_ok_and(|len| {
-                self.builder.push_etf(&[&[131, 118], &len.to_be_bytes()[..], name.as_bytes()].concat())
-            }),
-            |len| self.builder.push_etf(&[&[131, 119, len], name.as_bytes()].concat()),
-        )
+        let Ok(len) = u16::try_from(name.len()) else { return false };
+        self.builder.push_etf(&[&[131, ATOM_UTF8_EXT], &len.to_be_bytes()[..], name.as_bytes()].concat())
     }
 
     fn binary(&mut self, bytes: &[u8]) {
@@ -284,13 +280,5 @@ impl Write for TermWriter<'_> {
     fn end_map(&mut self, len: usize) -> bool {
         self.builder.end_map(len)
     }
-
-    fn is_abandoned(&self) -> bool {
-        (self.is_abandoned)()
-    }
 }
 
-/// Whether a term is this atom.
-pub fn is(term: Term<'_>, atom: rustler::Atom) -> bool {
-    term == atom.encode(term.get_env())
-}

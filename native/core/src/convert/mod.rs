@@ -83,10 +83,6 @@ pub trait Write {
     fn map(&mut self, len: usize);
     /// False where two keys became one.
     fn end_map(&mut self, len: usize) -> bool;
-    /// True where nobody waits for the value any more.
-    fn is_abandoned(&self) -> bool {
-        false
-    }
 }
 
 /// Why a value cannot cross, and where in it the trouble is: the path grows outwards while the

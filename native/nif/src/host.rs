@@ -1,0 +1,54 @@
+//! Messages from Python code to processes.
+
+use py_core::convert::from_python;
+use py_core::wire::{Address, Host};
+use py_core::{Fault, Interpreter, Kind};
+use pyo3::prelude::*;
+use rustler::LocalPid;
+
+use crate::atoms;
+use crate::reply::with_message;
+use crate::terms::TermWriter;
+
+pub struct Node {
+    /// The process that sends on what is for other nodes: `enif_send` reaches only this one.
+    pub forwarder: LocalPid,
+}
+
+impl Host for Node {
+    fn send(
+        &self,
+        interpreter: &'static Interpreter,
+        to: Address<'_>,
+        message: &Bound<'_, PyAny>,
+    ) -> Result<bool, Fault> {
+        with_message(|builder| {
+            let to = match to {
+                Address::Pid(etf) if builder.push_etf(etf) => {
+                    let local = builder.top_pid();
+                    if local.is_some() {
+                        builder.pop();
+                    }
+                    local
+                }
+                Address::Pid(_) => return Err(Fault::new(Kind::Encode, "dest is no Pid")),
+                Address::Name(name) => {
+                    let process = builder.existing_atom(name).and_then(|name| builder.find(name));
+                    let Some(process) = process else { return Ok(false) };
+                    Some(process)
+                }
+            };
+            let mut writer = TermWriter { builder, interpreter };
+            from_python(interpreter, message, &mut writer)
+                .map_err(|refusal| refusal.into_fault(Kind::Decode, "message"))?;
+            if let Some(local) = to {
+                return Ok(builder.send(&local));
+            }
+            builder.end_tuple(2);
+            builder.push_atom(atoms::py_forward());
+            builder.swap();
+            builder.end_tuple(2);
+            Ok(builder.send(&self.forwarder))
+        })
+    }
+}
