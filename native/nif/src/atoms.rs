@@ -43,6 +43,21 @@ rustler::atoms! {
     large,
     cancelled,
     replied,
+    // What only the Python package names: these must exist for it to send them.
+    io_request,
+    put_chars,
+    unicode,
+    py_output,
+    py_log,
+    file,
+    line,
+    function,
+    source,
+    logger,
+    thread,
+    leader,
+    version,
+    map,
 }
 
 /// Atoms are words that mean the same everywhere in a node: the word identifies the name.
