@@ -95,7 +95,10 @@ fn run(interpreter: &'static Interpreter, errand: Errand) {
         let result = match errand {
             Errand::Interrupt(ticket, phase) => interpreter.interrupt_attached(py, &ticket, phase),
             Errand::InterruptLoop => interpreter.interrupt_loop(py),
-            Errand::ReplaceLoop => interpreter.replace_loop(py),
+            Errand::ReplaceLoop => {
+                interpreter.replace_loop();
+                Ok(())
+            }
             Errand::ForgetPool(pool) => {
                 interpreter.forget_pool(py, pool);
                 Ok(())

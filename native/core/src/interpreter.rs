@@ -412,13 +412,12 @@ impl Interpreter {
     }
 
     /// Leaves a loop to itself that is blocked for good, and starts another. What it was at is lost.
-    pub(crate) fn replace_loop(&'static self, py: Python<'_>) -> PyResult<()> {
-        py.import("erlang._loop")?.call_method0("replace")?;
+    pub(crate) fn replace_loop(&'static self) {
         for ticket in self.scheduler.take_awaiting() {
             ticket.fail(Kind::Crashed, "the event loop was blocked by another call for good and had to be replaced");
         }
+        // The second thread that runs a loop gets a new one.
         crate::runner::spawn_loop(self);
-        Ok(())
     }
 
     pub(crate) fn run_loop(&self, py: Python<'_>) -> PyResult<()> {
