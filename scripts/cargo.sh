@@ -21,8 +21,12 @@ PYTHON
 export CARGO_TARGET_DIR="${PY_TARGET_DIR:-$PWD/_build/native}/$minor"
 export PYO3_CONFIG_FILE="$CARGO_TARGET_DIR/pyo3.config"
 export RUSTLER_PRIMARY_NIF_INIT=1
-export PY_TEST_LIBPYTHON="$library"
-export LD_LIBRARY_PATH="$(dirname "$library")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+case "$1" in
+    test | clippy)
+        export PY_TEST_LIBPYTHON="$library"
+        export LD_LIBRARY_PATH="$(dirname "$library")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+        ;;
+esac
 export PATH="$PATH:$HOME/.cargo/bin"
 unset PYO3_NO_PYTHON PYO3_PYTHON CARGO_BUILD_TARGET
 
