@@ -53,7 +53,7 @@ lint-elixir: setup ## mix format and warnings
 
 lint-rust: setup ## cargo fmt and clippy
 	$(call say,cargo fmt --check)
-	@cargo fmt --all --check
+	@cargo fmt --all --check -- --color=never
 	$(call say,cargo clippy)
 	@scripts/cargo.sh clippy --quiet --workspace --all-targets -- -D warnings
 

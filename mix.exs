@@ -32,8 +32,10 @@ defmodule Py.MixProject do
     [
       licenses: ["Apache-2.0"],
       links: %{"Changelog" => "https://hexdocs.pm/py/changelog.html"},
+      # bench/floor is a member of the workspace, and cargo reads no workspace without it.
       files: ~w(
         lib src native/*/src native/*/build.rs native/*/Cargo.toml priv/python
+        bench/floor/src bench/floor/Cargo.toml
         Cargo.toml Cargo.lock mix.exs .formatter.exs README.md CHANGELOG.md LICENSE
       )
     ]
