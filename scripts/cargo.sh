@@ -1,6 +1,7 @@
 #!/bin/sh
 # cargo.sh ARGUMENTS: runs cargo as `mix compile` does, for the Python of VIRTUAL_ENV or scripts/python.sh, in the same
-# folder. Test programs are linked to its libpython (PY_TEST_LIBPYTHON, read by native/core/build.rs).
+# folder. Test programs are linked to its libpython (PY_TEST_LIBPYTHON, read by native/core/build.rs) and boot it
+# (PY_TEST_PYTHON).
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -23,7 +24,7 @@ export PYO3_CONFIG_FILE="$CARGO_TARGET_DIR/pyo3.config"
 export RUSTLER_PRIMARY_NIF_INIT=1
 case "$1" in
     test | clippy)
-        export PY_TEST_LIBPYTHON="$library"
+        export PY_TEST_LIBPYTHON="$library" PY_TEST_PYTHON="$python"
         export LD_LIBRARY_PATH="$(dirname "$library")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
         ;;
 esac

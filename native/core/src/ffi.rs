@@ -98,7 +98,8 @@ impl<'a, 'py> DictEntries<'a, 'py> {
 /// The items of any iterable as a list of our own.
 pub fn items<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
     // SAFETY: attached by the lifetime of `iterable`; PySequence_List makes a list or raises.
-    let list = unsafe { Bound::from_owned_ptr_or_err(iterable.py(), ffi::PySequence_List(iterable.as_ptr()))? };
+    let list =
+        unsafe { Bound::from_owned_ptr_or_err(iterable.py(), ffi::PySequence_List(iterable.as_ptr()))? };
     list.cast_into::<PyList>().map_err(PyErr::from)
 }
 
@@ -318,7 +319,8 @@ extern "C" fn native_module_init() -> *mut ffi::PyObject {
     unsafe { ffi::PyModuleDef_Init(&raw mut DEFINITION.0) }
 }
 
-type Fast = unsafe extern "C" fn(*mut ffi::PyObject, *mut *mut ffi::PyObject, ffi::Py_ssize_t) -> *mut ffi::PyObject;
+type Fast =
+    unsafe extern "C" fn(*mut ffi::PyObject, *mut *mut ffi::PyObject, ffi::Py_ssize_t) -> *mut ffi::PyObject;
 
 const fn method(name: &'static CStr, function: Fast) -> ffi::PyMethodDef {
     ffi::PyMethodDef {
@@ -365,7 +367,8 @@ fn native<'py>(
         let interpreter = unsafe { (*state).as_ref() };
         body(interpreter.ok_or_else(|| PyRuntimeError::new_err("_erlang is not ready"))?, &arguments)
     });
-    let result = catch_unwind(run).unwrap_or_else(|_| Err(PySystemError::new_err("a panic in _erlang; please report it")));
+    let result = catch_unwind(run)
+        .unwrap_or_else(|_| Err(PySystemError::new_err("a panic in _erlang; please report it")));
     match result {
         Ok(value) => value.into_ptr(),
         Err(error) => {
@@ -382,9 +385,11 @@ macro_rules! native_function {
             arguments: *mut *mut ffi::PyObject,
             count: ffi::Py_ssize_t,
         ) -> *mut ffi::PyObject {
-            Python::attach(|py| native(py, module, arguments, count, |interpreter, arguments| {
-                $body(interpreter, py, arguments)
-            }))
+            Python::attach(|py| {
+                native(py, module, arguments, count, |interpreter, arguments| {
+                    $body(interpreter, py, arguments)
+                })
+            })
         }
     };
 }

@@ -78,7 +78,8 @@ impl Hooks {
         let types = py.import("erlang._types")?;
         let code = py.import("erlang._code")?;
         let output = py.import("erlang._output")?;
-        let class = |name: &str| -> PyResult<Py<PyType>> { Ok(types.getattr(name)?.cast_into::<PyType>()?.unbind()) };
+        let class =
+            |name: &str| -> PyResult<Py<PyType>> { Ok(types.getattr(name)?.cast_into::<PyType>()?.unbind()) };
         Ok(Hooks {
             atom: class("Atom")?,
             pid: class("Pid")?,
@@ -165,7 +166,12 @@ impl Interpreter {
     }
 
     /// The name that a request gives to a module or function, from an atom or text.
-    pub fn name_of<'py>(&self, py: Python<'py>, id: u64, text: impl FnOnce() -> String) -> PyResult<Bound<'py, PyString>> {
+    pub fn name_of<'py>(
+        &self,
+        py: Python<'py>,
+        id: u64,
+        text: impl FnOnce() -> String,
+    ) -> PyResult<Bound<'py, PyString>> {
         self.name(py, id, text)
     }
 
@@ -173,7 +179,12 @@ impl Interpreter {
         ffi::utf8(py, bytes)
     }
 
-    pub(crate) fn big<'py>(&self, py: Python<'py>, negative: bool, magnitude: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn big<'py>(
+        &self,
+        py: Python<'py>,
+        negative: bool,
+        magnitude: &[u8],
+    ) -> PyResult<Bound<'py, PyAny>> {
         let bytes = PyBytes::new(py, magnitude);
         let value = self.hooks.int_from_bytes.bind(py).call1((bytes, self.hooks.little.bind(py)))?;
         if negative { value.neg() } else { Ok(value) }
@@ -187,11 +198,17 @@ impl Interpreter {
         let negative = int.call_method1("__lt__", (value, 0))?.is_truthy()?;
         let positive = int.call_method1("__abs__", (value,))?;
         let bits: usize = int.call_method1("bit_length", (&positive,))?.extract()?;
-        let bytes = int.call_method1("to_bytes", (&positive, bits.div_ceil(8), self.hooks.little.bind(py)))?;
+        let bytes =
+            int.call_method1("to_bytes", (&positive, bits.div_ceil(8), self.hooks.little.bind(py)))?;
         Ok((negative, bytes.cast::<PyBytes>()?.as_bytes().to_vec()))
     }
 
-    pub(crate) fn opaque<'py>(&self, py: Python<'py>, opaque: Opaque, etf: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn opaque<'py>(
+        &self,
+        py: Python<'py>,
+        opaque: Opaque,
+        etf: &[u8],
+    ) -> PyResult<Bound<'py, PyAny>> {
         let class = match opaque {
             Opaque::Pid => &self.hooks.pid,
             Opaque::Reference => &self.hooks.reference,
@@ -214,7 +231,10 @@ impl Interpreter {
         value.get_type().is(&self.hooks.atom)
     }
 
-    pub(crate) fn struct_parts<'py>(&self, value: &Bound<'py, PyAny>) -> Option<(String, Bound<'py, PyDict>)> {
+    pub(crate) fn struct_parts<'py>(
+        &self,
+        value: &Bound<'py, PyAny>,
+    ) -> Option<(String, Bound<'py, PyDict>)> {
         if !value.get_type().is(&self.hooks.structure) {
             return None;
         }
@@ -223,7 +243,7 @@ impl Interpreter {
         Some((name, fields))
     }
 
-    pub(crate) fn from_struct<'py>(
+    pub(crate) fn build_struct<'py>(
         &self,
         py: Python<'py>,
         name: &Bound<'py, PyAny>,
@@ -243,7 +263,11 @@ impl Interpreter {
     // --- requests ----------------------------------------------------------------------------
 
     /// The module, imported if need be. One that another thread is still importing is waited for.
-    pub(crate) fn import<'py>(&self, py: Python<'py>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn import<'py>(
+        &self,
+        py: Python<'py>,
+        name: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let text = name.to_str()?;
         if let Some(module) = ffi::imported(name) {
             let known = lock(&self.modules).get(text).is_some_and(|known| module.is(known));
@@ -324,7 +348,11 @@ impl Interpreter {
         self.hooks.init.bind(py).call1((base, code, file, line, paths, env))
     }
 
-    pub(crate) fn reload<'py>(&self, py: Python<'py>, module: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn reload<'py>(
+        &self,
+        py: Python<'py>,
+        module: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let text = module.to_str()?;
         if text.is_empty() || text.contains('\0') {
             return Err(no_such_module(text));
@@ -414,7 +442,10 @@ impl Interpreter {
     /// Leaves a loop to itself that is blocked for good, and starts another. What it was at is lost.
     pub(crate) fn replace_loop(&'static self) {
         for ticket in self.scheduler.take_awaiting() {
-            ticket.fail(Kind::Crashed, "the event loop was blocked by another call for good and had to be replaced");
+            ticket.fail(
+                Kind::Crashed,
+                "the event loop was blocked by another call for good and had to be replaced",
+            );
         }
         // The second thread that runs a loop gets a new one.
         crate::runner::spawn_loop(self);
@@ -435,7 +466,12 @@ impl Interpreter {
         }
     }
 
-    pub(crate) fn interrupt_attached(&self, py: Python<'_>, ticket: &Arc<Ticket>, phase: Phase) -> PyResult<()> {
+    pub(crate) fn interrupt_attached(
+        &self,
+        py: Python<'_>,
+        ticket: &Arc<Ticket>,
+        phase: Phase,
+    ) -> PyResult<()> {
         if phase == Phase::Awaiting {
             return py.import("erlang._loop")?.call_method1("cancel", (ticket.task(),)).map(drop);
         }

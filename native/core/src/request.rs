@@ -58,7 +58,9 @@ impl<'py> Request<'py> {
             Request::Eval(source) => interpreter.run_code(py, pool, &source, true),
             Request::Exec(source) => interpreter.run_code(py, pool, &source, false),
             Request::Reload { module } => interpreter.reload(py, &module),
-            Request::Start { init, paths, env } => interpreter.start_pool(py, pool, init.as_ref(), paths, &env),
+            Request::Start { init, paths, env } => {
+                interpreter.start_pool(py, pool, init.as_ref(), paths, &env)
+            }
         }
     }
 }

@@ -60,7 +60,13 @@ pub fn serve(interpreter: &'static Interpreter, index: usize) {
     });
 }
 
-fn run(py: Python<'_>, interpreter: &'static Interpreter, thread: ThreadId, leader: &mut Option<Leader>, job: Job) {
+fn run(
+    py: Python<'_>,
+    interpreter: &'static Interpreter,
+    thread: ThreadId,
+    leader: &mut Option<Leader>,
+    job: Job,
+) {
     let Job { ticket, work } = job;
     if !ticket.begin() {
         return;

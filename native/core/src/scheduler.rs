@@ -205,7 +205,9 @@ impl State {
 
     /// Ends what the runner was at.
     fn finish(&mut self, runner: usize) {
-        let Some(current) = self.runners[runner].current.take() else { return };
+        let Some(current) = self.runners[runner].current.take() else {
+            return;
+        };
         if current.blocked {
             self.awake += 1;
         }
@@ -258,7 +260,9 @@ impl Scheduler {
         match wake {
             Wake::Nobody => {}
             Wake::Parked(parker) => parker.wake(),
-            Wake::Spawn(runner) => crate::runner::spawn(self.interpreter().expect("booted before there is work"), runner),
+            Wake::Spawn(runner) => {
+                crate::runner::spawn(self.interpreter().expect("booted before there is work"), runner)
+            }
         }
     }
 
@@ -443,7 +447,8 @@ impl Scheduler {
             let queued = pool.start.iter().chain(&pool.queue).map(|job| &job.ticket);
             pending.extend(queued.take_while(old).cloned());
         }
-        let running = runners.iter().filter_map(|runner| runner.current.as_ref()).map(|current| &current.ticket);
+        let running =
+            runners.iter().filter_map(|runner| runner.current.as_ref()).map(|current| &current.ticket);
         pending.extend(running.chain(awaiting.values()).filter(old).cloned());
         pending
     }
@@ -473,9 +478,12 @@ impl Scheduler {
             let mut state = self.lock();
             let State { runners, pools, retired, .. } = &mut *state;
             for runner in runners.iter_mut().filter(|runner| !runner.retired) {
-                let Some(current) = runner.current.as_ref() else { continue };
+                let Some(current) = runner.current.as_ref() else {
+                    continue;
+                };
                 let pool = &mut pools[current.ticket.pool()];
-                let stuck = current.ticket.is_settled() && current.ticket.settled_for(now) >= pool.limits.grace;
+                let stuck =
+                    current.ticket.is_settled() && current.ticket.settled_for(now) >= pool.limits.grace;
                 if stuck && current.blocked && *retired < MAX_RETIRED {
                     runner.retired = true;
                     *retired += 1;
@@ -564,7 +572,11 @@ impl Pool {
         Ok(())
     }
 
-    fn push(&self, job: Job, put: impl FnOnce(&mut PoolState, Job) -> Result<(), Refusal>) -> Result<(), Refusal> {
+    fn push(
+        &self,
+        job: Job,
+        put: impl FnOnce(&mut PoolState, Job) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         job.ticket.set_pool(self.id);
         let ticket = job.ticket.clone();
         let result = {

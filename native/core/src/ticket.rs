@@ -150,7 +150,8 @@ impl Ticket {
 
     /// Has the caller watched, from the first time on; false where it is dead already.
     pub(crate) fn monitor(self: &Arc<Self>) -> bool {
-        self.monitored.swap(true, Ordering::Relaxed) || self.reply().as_ref().is_none_or(|reply| reply.monitor(self))
+        self.monitored.swap(true, Ordering::Relaxed)
+            || self.reply().as_ref().is_none_or(|reply| reply.monitor(self))
     }
 
     /// How long ago it was settled.

@@ -10,7 +10,7 @@ use crate::request::Request;
 use crate::ticket::Ticket;
 
 /// Why a request has no value, for every reason but a Python exception.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Timeout,
     Cancelled,

@@ -7,32 +7,101 @@ use std::mem::MaybeUninit;
 use pyo3::Py;
 use pyo3::types::PyBytes;
 use rustler::sys::{
-    ERL_NIF_BIN2TERM_SAFE, ErlNifEnv, ErlNifTerm, enif_alloc_env, enif_binary_to_term, enif_clear_env,
-    enif_free_env, enif_get_tuple, enif_make_copy, enif_make_double, enif_make_list_from_array,
-    enif_make_map_from_arrays, enif_make_new_binary, enif_make_tuple_from_array, enif_send,
+    ERL_NIF_BIN2TERM_SAFE, ErlNifEnv, ErlNifMapIterator, ErlNifMapIteratorEntry, ErlNifTerm, enif_alloc_env,
+    enif_binary_to_term, enif_clear_env, enif_free_env, enif_get_tuple, enif_make_copy, enif_make_double,
+    enif_make_list_from_array, enif_make_map_from_arrays, enif_make_new_binary, enif_make_tuple_from_array,
+    enif_map_iterator_create, enif_map_iterator_destroy, enif_map_iterator_get_pair, enif_map_iterator_next,
+    enif_send,
 };
 use rustler::{Atom, Encoder, Env, LocalPid, ResourceArc, Term};
 
 use crate::shared::SharedBytes;
 
 /// The elements of a tuple.
-pub fn tuple<'a>(term: Term<'a>) -> Option<impl ExactSizeIterator<Item = Term<'a>>> {
-    let env = term.get_env();
-    let mut arity = 0;
-    let mut elements = MaybeUninit::uninit();
-    // SAFETY: the term belongs to its environment; on success the elements stay where they are as
-    // long as the environment does, which is what 'a says.
-    let elements = unsafe {
-        if enif_get_tuple(env.as_c_arg(), term.as_c_arg(), &mut arity, elements.as_mut_ptr()) == 0 {
-            return None;
+pub struct Elements<'a> {
+    env: Env<'a>,
+    left: &'a [ErlNifTerm],
+}
+
+impl<'a> Elements<'a> {
+    pub fn of(term: Term<'a>) -> Option<Self> {
+        let env = term.get_env();
+        let mut arity = 0;
+        let mut elements = MaybeUninit::uninit();
+        // SAFETY: the term belongs to its environment; on success the elements stay where they are
+        // as long as the environment does, which is what 'a says.
+        let left = unsafe {
+            if enif_get_tuple(env.as_c_arg(), term.as_c_arg(), &mut arity, elements.as_mut_ptr()) == 0 {
+                return None;
+            }
+            match usize::try_from(arity) {
+                Ok(arity) if arity > 0 => std::slice::from_raw_parts::<'a>(elements.assume_init(), arity),
+                _ => &[],
+            }
+        };
+        Some(Elements { env, left })
+    }
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = Term<'a>;
+
+    fn next(&mut self) -> Option<Term<'a>> {
+        let (first, rest) = self.left.split_first()?;
+        self.left = rest;
+        // SAFETY: the elements of a term of this environment are terms of this environment.
+        Some(unsafe { Term::new(self.env, *first) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left.len(), Some(self.left.len()))
+    }
+}
+
+impl ExactSizeIterator for Elements<'_> {}
+
+/// The entries of a map.
+pub struct Entries<'a> {
+    env: Env<'a>,
+    iterator: ErlNifMapIterator,
+}
+
+impl<'a> Entries<'a> {
+    pub fn of(map: Term<'a>) -> Option<Self> {
+        let env = map.get_env();
+        let mut iterator = MaybeUninit::uninit();
+        // SAFETY: the term belongs to its environment; where it is a map the iterator is made.
+        unsafe {
+            let first = ErlNifMapIteratorEntry::ERL_NIF_MAP_ITERATOR_HEAD;
+            let made = enif_map_iterator_create(env.as_c_arg(), map.as_c_arg(), iterator.as_mut_ptr(), first);
+            (made != 0).then(|| Entries { env, iterator: iterator.assume_init() })
         }
-        match usize::try_from(arity) {
-            Ok(arity) if arity > 0 => std::slice::from_raw_parts::<'a>(elements.assume_init(), arity),
-            _ => &[],
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = (Term<'a>, Term<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (mut key, mut value) = Default::default();
+        // SAFETY: the iterator is live until it is dropped; keys and values of a map of this
+        // environment are terms of it.
+        unsafe {
+            let env = self.env.as_c_arg();
+            if enif_map_iterator_get_pair(env, &mut self.iterator, &mut key, &mut value) == 0 {
+                return None;
+            }
+            enif_map_iterator_next(env, &mut self.iterator);
+            Some((Term::new(self.env, key), Term::new(self.env, value)))
         }
-    };
-    // SAFETY: the elements of a term of this environment are terms of this environment.
-    Some(elements.iter().map(move |element| unsafe { Term::new(env, *element) }))
+    }
+}
+
+impl Drop for Entries<'_> {
+    fn drop(&mut self) {
+        // SAFETY: made in `of`, destroyed once.
+        unsafe { enif_map_iterator_destroy(self.env.as_c_arg(), &mut self.iterator) };
+    }
 }
 
 /// Terms copied out of a process, for another thread to read.
@@ -135,8 +204,9 @@ impl Builder {
     pub fn push_etf(&mut self, etf: &[u8]) -> bool {
         let mut term = ErlNifTerm::default();
         // SAFETY: the bytes are checked while they are decoded.
-        let read =
-            unsafe { enif_binary_to_term(self.env, etf.as_ptr(), etf.len(), &mut term, ERL_NIF_BIN2TERM_SAFE) };
+        let read = unsafe {
+            enif_binary_to_term(self.env, etf.as_ptr(), etf.len(), &mut term, ERL_NIF_BIN2TERM_SAFE)
+        };
         if read == 0 {
             return false;
         }
@@ -163,10 +233,12 @@ impl Builder {
     /// False where two keys are the same.
     pub fn end_map(&mut self, len: usize) -> bool {
         let from = self.stack.len() - 2 * len;
-        let (keys, values): (Vec<_>, Vec<_>) = self.stack[from..].chunks_exact(2).map(|pair| (pair[0], pair[1])).unzip();
+        let (keys, values): (Vec<_>, Vec<_>) =
+            self.stack[from..].chunks_exact(2).map(|pair| (pair[0], pair[1])).unzip();
         let mut map = ErlNifTerm::default();
         // SAFETY: keys and values are terms of this environment, `len` of each.
-        let made = unsafe { enif_make_map_from_arrays(self.env, keys.as_ptr(), values.as_ptr(), len, &mut map) };
+        let made =
+            unsafe { enif_make_map_from_arrays(self.env, keys.as_ptr(), values.as_ptr(), len, &mut map) };
         self.stack.truncate(from);
         self.stack.push(map);
         made != 0

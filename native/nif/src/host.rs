@@ -34,7 +34,9 @@ impl Host for Node {
                 Address::Pid(_) => return Err(Fault::new(Kind::Encode, "dest is no Pid")),
                 Address::Name(name) => {
                     let process = builder.existing_atom(name).and_then(|name| builder.find(name));
-                    let Some(process) = process else { return Ok(false) };
+                    let Some(process) = process else {
+                        return Ok(false);
+                    };
                     Some(process)
                 }
             };

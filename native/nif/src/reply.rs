@@ -121,7 +121,10 @@ impl Drop for Caller {
     /// Whatever happened to the request, its caller does not wait for ever.
     fn drop(&mut self) {
         if !self.answered {
-            self.failed(&Fault::new(Kind::Crashed, "the request was lost inside Py; this is a bug, please report it"));
+            self.failed(&Fault::new(
+                Kind::Crashed,
+                "the request was lost inside Py; this is a bug, please report it",
+            ));
         }
     }
 }

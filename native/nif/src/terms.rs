@@ -4,10 +4,10 @@ use py_core::Interpreter;
 use py_core::convert::{Opaque, Read, Token, Write};
 use pyo3::Py;
 use pyo3::types::PyBytes;
-use rustler::{Binary, MapIterator, ResourceArc, Term, TermType};
+use rustler::{Binary, ResourceArc, Term, TermType};
 
 use crate::atoms;
-use crate::ffi::{self, Builder};
+use crate::ffi::{Builder, Elements, Entries};
 use crate::shared::SharedBytes;
 
 const FUNCTION: &str = "a function cannot be passed to Python yet";
@@ -24,8 +24,8 @@ pub struct TermReader<'a> {
 /// A container of which some elements were read.
 enum Open<'a> {
     List(Term<'a>),
-    Tuple(Box<dyn Iterator<Item = Term<'a>> + 'a>),
-    Map(MapIterator<'a>, Option<Term<'a>>),
+    Tuple(Elements<'a>),
+    Map(Entries<'a>, Option<Term<'a>>),
 }
 
 impl<'a> TermReader<'a> {
@@ -66,31 +66,29 @@ impl<'a> TermReader<'a> {
     }
 
     fn tuple(&mut self, term: Term<'a>) -> Token<'a> {
-        let elements = ffi::tuple(term).expect("its type is tuple");
+        let elements = elements(term);
         let len = elements.len();
-        self.open.push(Open::Tuple(Box::new(elements)));
+        self.open.push(Open::Tuple(elements));
         Token::Tuple(len)
     }
 
     fn map(&mut self, term: Term<'a>) -> Token<'a> {
         let len = term.map_size().expect("its type is map");
         let name = term.map_get(atoms::__struct__()).ok().filter(|name| name.is_atom());
-        match name {
-            Some(name) if atoms::py_bytes() == name => return bytes(term),
-            Some(_) => {
-                self.open.push(Open::Map(entries(term), None));
-                Token::Struct(len)
-            }
-            None => {
-                self.open.push(Open::Map(entries(term), None));
-                Token::Map(len)
-            }
+        if name.is_some_and(|name| atoms::py_bytes() == name) {
+            return bytes(term);
         }
+        self.open.push(Open::Map(entries(term), None));
+        if name.is_some() { Token::Struct(len) } else { Token::Map(len) }
     }
 }
 
-fn entries(map: Term<'_>) -> MapIterator<'_> {
-    MapIterator::new(map).expect("its type is map")
+fn elements(tuple: Term<'_>) -> Elements<'_> {
+    Elements::of(tuple).expect("its type is tuple")
+}
+
+fn entries(map: Term<'_>) -> Entries<'_> {
+    Entries::of(map).expect("its type is map")
 }
 
 fn bytes(term: Term<'_>) -> Token<'_> {
@@ -107,7 +105,8 @@ impl Read for TermReader<'_> {
             TermType::Atom => atom(term),
             TermType::Integer => integer(term),
             TermType::Float => Token::Float(term.decode().expect("its type is float")),
-            TermType::Binary => Binary::from_term(term).map_or(Token::Refused(BITSTRING), |binary| Token::Text(binary.as_slice())),
+            TermType::Binary => Binary::from_term(term)
+                .map_or(Token::Refused(BITSTRING), |binary| Token::Text(binary.as_slice())),
             TermType::List => self.list(term),
             TermType::Tuple => self.tuple(term),
             TermType::Map => self.map(term),
@@ -182,7 +181,7 @@ pub fn is_large(term: Term<'_>) -> bool {
                 }
             }
             TermType::Tuple => {
-                let elements = ffi::tuple(term).expect("its type is tuple");
+                let elements = elements(term);
                 if elements.len() > left {
                     return true;
                 }
@@ -226,7 +225,9 @@ impl Write for TermWriter<'_> {
         match u8::try_from(magnitude.len()) {
             Ok(len) => etf.extend([SMALL_BIG_EXT, len]),
             Err(_) => {
-                let Ok(len) = u32::try_from(magnitude.len()) else { return false };
+                let Ok(len) = u32::try_from(magnitude.len()) else {
+                    return false;
+                };
                 etf.push(LARGE_BIG_EXT);
                 etf.extend(len.to_be_bytes());
             }
@@ -246,7 +247,9 @@ impl Write for TermWriter<'_> {
             return true;
         }
         // Names beyond Latin-1 go the way that every OTP knows.
-        let Ok(len) = u16::try_from(name.len()) else { return false };
+        let Ok(len) = u16::try_from(name.len()) else {
+            return false;
+        };
         self.builder.push_etf(&[&[131, ATOM_UTF8_EXT], &len.to_be_bytes()[..], name.as_bytes()].concat())
     }
 
@@ -281,4 +284,3 @@ impl Write for TermWriter<'_> {
         self.builder.end_map(len)
     }
 }
-

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use rustler::{Binary, Term};
 
-use crate::ffi::{self, Letter};
+use crate::ffi::{self, Elements, Letter};
 use crate::terms::{TermReader, etf};
 use crate::{atoms, reply};
 
@@ -56,7 +56,7 @@ struct Parser<'py, 'a> {
 
 impl<'py> Parser<'py, '_> {
     fn request(&self, term: Term<'_>) -> Result<Request<'py>, Fault> {
-        let parts: Vec<_> = ffi::tuple(term).map(Iterator::collect).unwrap_or_default();
+        let parts: Vec<_> = Elements::of(term).map(Iterator::collect).unwrap_or_default();
         match &parts[..] {
             [tag, target, name, arguments, keywords] if atoms::call() == *tag => {
                 self.call(*target, *name, *arguments, *keywords).map(Request::Call)
@@ -67,9 +67,10 @@ impl<'py> Parser<'py, '_> {
             [tag, code, variables, file, line] if atoms::exec() == *tag => {
                 self.source(*code, *variables, *file, *line).map(Request::Exec)
             }
-            [tag, target, name] if atoms::getattr() == *tag => {
-                Ok(Request::GetAttr { target: self.name(*target, "target")?, name: self.name(*name, "name")? })
-            }
+            [tag, target, name] if atoms::getattr() == *tag => Ok(Request::GetAttr {
+                target: self.name(*target, "target")?,
+                name: self.name(*name, "name")?,
+            }),
             [tag, module] if atoms::reload() == *tag => {
                 Ok(Request::Reload { module: self.name(*module, "module")? })
             }

@@ -1,7 +1,5 @@
 use pyo3::prelude::*;
-use pyo3::types::{
-    PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple,
-};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
 
 use super::{MAX_DEPTH, Refusal, SHARED_FROM, Write};
 use crate::ffi;
@@ -101,9 +99,9 @@ impl<W: Write> Encoder<'_, W> {
     }
 
     fn text(&mut self, text: &Bound<'_, PyString>) -> Written {
-        let utf8 = text
-            .to_str()
-            .map_err(|_| Refusal::new("a str with lone surrogates is not text; encode it to bytes in Python"))?;
+        let utf8 = text.to_str().map_err(|_| {
+            Refusal::new("a str with lone surrogates is not text; encode it to bytes in Python")
+        })?;
         self.writer.binary(utf8.as_bytes());
         Ok(())
     }
@@ -114,7 +112,9 @@ impl<W: Write> Encoder<'_, W> {
             return Ok(());
         }
         let name = value.str().map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned());
-        Err(Refusal::new(format!("the atom {name:?} does not exist in Elixir, and atoms are never made from Python")))
+        Err(Refusal::new(format!(
+            "the atom {name:?} does not exist in Elixir, and atoms are never made from Python"
+        )))
     }
 
     fn int(&mut self, value: &Bound<'_, PyAny>) -> Written {
@@ -222,7 +222,8 @@ impl<W: Write> Encoder<'_, W> {
         self.known_atom("map");
         self.writer.map(items.len());
         for item in items.iter() {
-            self.value(&item, depth + 1).map_err(|refusal| refusal.within(|| String::from("[an element]")))?;
+            self.value(&item, depth + 1)
+                .map_err(|refusal| refusal.within(|| String::from("[an element]")))?;
             self.writer.list(0);
             self.writer.end_list(0);
         }

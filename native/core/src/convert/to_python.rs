@@ -21,7 +21,9 @@ pub fn arguments<'py, R: Read>(
     match reader.next() {
         Token::List(len) => {
             let mut decoder = Decoder { py, interpreter, reader };
-            (0..len).map(|index| decoder.value(1).map_err(|refusal| refusal.within(|| format!("[{index}]")))).collect()
+            (0..len)
+                .map(|index| decoder.value(1).map_err(|refusal| refusal.within(|| format!("[{index}]"))))
+                .collect()
         }
         _ => Err(Refusal::new("expected a proper list of arguments")),
     }
@@ -74,7 +76,8 @@ pub fn variables<'py, R: Read>(
     let variables = PyDict::new(py);
     for _ in 0..len {
         let name = decoder.name()?;
-        let value = decoder.value(1).map_err(|refusal| refusal.within(|| format!("[{}]", key_text(&name))))?;
+        let value =
+            decoder.value(1).map_err(|refusal| refusal.within(|| format!("[{}]", key_text(&name))))?;
         variables.set_item(name, value).map_err(from_error)?;
     }
     if variables.len() < len {
@@ -126,7 +129,9 @@ impl<'py, R: Read> Decoder<'py, '_, R> {
             Token::Text(bytes) => return text(self.py, bytes).and_then(into_text),
             // An atom that is a value elsewhere is a name like any other here.
             Token::None => return Ok(PyString::new(self.py, "nil")),
-            Token::Bool(value) => return Ok(PyString::new(self.py, if value { "true" } else { "false" })),
+            Token::Bool(value) => {
+                return Ok(PyString::new(self.py, if value { "true" } else { "false" }));
+            }
             Token::Atom(id) => id,
             _ => return Err(Refusal::new("a name must be an atom or a string")),
         };
@@ -134,11 +139,18 @@ impl<'py, R: Read> Decoder<'py, '_, R> {
         self.interpreter.name(self.py, id, || reader.atom_text(id)).map_err(from_error)
     }
 
-    fn sequence(&mut self, items: PyResult<Sequence<'py>>, depth: usize, open: char, close: char) -> Converted<'py> {
+    fn sequence(
+        &mut self,
+        items: PyResult<Sequence<'py>>,
+        depth: usize,
+        open: char,
+        close: char,
+    ) -> Converted<'py> {
         let mut items = items.map_err(from_error)?;
         for index in 0..items.capacity() {
-            let item =
-                self.value(depth + 1).map_err(|refusal| refusal.within(|| format!("{open}{index}{close}")))?;
+            let item = self
+                .value(depth + 1)
+                .map_err(|refusal| refusal.within(|| format!("{open}{index}{close}")))?;
             items.push(item);
         }
         Ok(items.finish())
@@ -148,8 +160,9 @@ impl<'py, R: Read> Decoder<'py, '_, R> {
         let dict = PyDict::new(self.py);
         for index in 0..len {
             let key = self.value(depth + 1).map_err(|refusal| refusal.within(|| format!("[key {index}]")))?;
-            let value =
-                self.value(depth + 1).map_err(|refusal| refusal.within(|| format!("[{}]", key_text(&key))))?;
+            let value = self
+                .value(depth + 1)
+                .map_err(|refusal| refusal.within(|| format!("[{}]", key_text(&key))))?;
             dict.set_item(&key, value)
                 .map_err(|error| from_error(error).within(|| format!("[key {}]", key_text(&key))))?;
             if dict.len() <= index {
@@ -172,7 +185,7 @@ impl<'py, R: Read> Decoder<'py, '_, R> {
         }
         let name = fields.get_item("__struct__").ok().flatten().expect("a struct has this key");
         fields.del_item("__struct__").map_err(from_error)?;
-        self.interpreter.from_struct(py, &name, &fields).map_err(from_error)
+        self.interpreter.build_struct(py, &name, &fields).map_err(from_error)
     }
 }
 
@@ -193,7 +206,9 @@ fn into_text<'py>(value: Bound<'py, PyAny>) -> Result<Bound<'py, PyString>, Refu
 fn from_error(error: PyErr) -> Refusal {
     Python::attach(|py| {
         let value = error.value(py);
-        let message = value.str().map_or_else(|_| String::from("(no message)"), |text| text.to_string_lossy().into_owned());
+        let message = value
+            .str()
+            .map_or_else(|_| String::from("(no message)"), |text| text.to_string_lossy().into_owned());
         Refusal::new(message)
     })
 }
@@ -201,10 +216,12 @@ fn from_error(error: PyErr) -> Refusal {
 fn key_text(key: &Bound<'_, PyAny>) -> String {
     let simple = key.is_instance_of::<PyString>() || key.is_exact_instance_of::<PyInt>();
     if !simple {
-        return format!("a {}", key.get_type().name().map_or_else(|_| "value".into(), |name| name.to_string()));
+        return format!(
+            "a {}",
+            key.get_type().name().map_or_else(|_| "value".into(), |name| name.to_string())
+        );
     }
     let text = key.str().map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned());
     let short: String = text.chars().take(60).collect();
     if key.is_exact_instance_of::<PyInt>() { short } else { format!("{short:?}") }
 }
-

@@ -1,0 +1,343 @@
+//! Tickets, queue and replies over a real Python and a scripted wire.
+//!
+//! These are programs linked to libpython; `scripts/cargo.sh` says to which.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use py_core::boot::{Facts, boot};
+use py_core::wire::{Address, Host, Leader};
+use py_core::{
+    Cancel, Fault, Interpreter, Job, Kind, Limits, Outcome, Pool, Refusal, Reply, Request, Source, Ticket,
+    Work,
+};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+/// What came back for a request, by its name.
+type Answer = (&'static str, Result<String, Kind>);
+
+const LONG: Duration = Duration::from_secs(20);
+
+struct Nobody;
+
+impl Host for Nobody {
+    fn send(&self, _: &'static Interpreter, _: Address<'_>, _: &Bound<'_, PyAny>) -> Result<bool, Fault> {
+        Ok(false)
+    }
+}
+
+/// A pid in external term format: NEW_PID_EXT of node `n@h`.
+const PID: [u8; 19] = [131, 88, 119, 3, b'n', b'@', b'h', 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1];
+
+static INTERPRETER: LazyLock<&'static Interpreter> = LazyLock::new(|| {
+    let (ready, booted) = channel();
+    let facts = Facts {
+        executable: std::env::var("PY_TEST_PYTHON").expect("PY_TEST_PYTHON names an interpreter"),
+        python_path: concat!(env!("CARGO_MANIFEST_DIR"), "/../../priv/python").into(),
+        sink: PID.to_vec(),
+        leader: PID.to_vec(),
+        decimal: false,
+        set_version: false,
+    };
+    boot(facts, Box::new(Nobody), Box::new(move |result| ready.send(result).expect("someone waits")))
+        .expect("a thread");
+    booted.recv().expect("an answer").expect("a Python")
+});
+
+struct Mailbox(&'static str, Sender<Answer>, bool);
+
+impl Reply for Mailbox {
+    fn send(mut self: Box<Self>, outcome: Outcome<'_, '_>) {
+        self.2 = true;
+        let answer = match outcome {
+            Outcome::Done => Ok(String::from("done")),
+            Outcome::Value(_, value) => Ok(value.to_string()),
+            Outcome::Raised(_, error) => Ok(error
+                .getattr("fields")
+                .and_then(|fields| fields.get_item("type"))
+                .expect("a description")
+                .to_string()),
+            Outcome::Failed(fault) => Err(fault.kind),
+        };
+        let _ = self.1.send((self.0, answer));
+    }
+
+    fn discard(mut self: Box<Self>) {
+        self.2 = true;
+    }
+
+    fn monitor(&self, _: &Arc<Ticket>) -> bool {
+        true
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        if !self.2 {
+            let _ = self.1.send((self.0, Err(Kind::Crashed)));
+        }
+    }
+}
+
+struct Code(&'static str);
+
+impl Work for Code {
+    fn read<'py>(self: Box<Self>, py: Python<'py>, _: &Interpreter) -> Result<Request<'py>, Fault> {
+        assert_ne!(self.0, "panic", "as the test asked");
+        Ok(Request::Eval(Source {
+            code: PyString::new(py, self.0),
+            variables: PyDict::new(py),
+            file: None,
+            line: 1,
+        }))
+    }
+
+    fn leader(&self) -> Leader {
+        Leader::Local(1)
+    }
+
+    fn leader_etf(&self) -> Vec<u8> {
+        PID.to_vec()
+    }
+}
+
+/// One test at a time: they share an interpreter and its threads.
+static TURN: Mutex<()> = Mutex::new(());
+
+struct Scene {
+    pool: Pool,
+    sender: Sender<Answer>,
+    answers: Receiver<Answer>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Scene {
+    fn new(size: usize, max_queue: usize) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let pool = Pool::open(&INTERPRETER, Limits { size, max_queue, grace: Duration::from_millis(100) });
+        pool.opened();
+        let (sender, answers) = channel();
+        Scene { pool, sender, answers, _turn: turn }
+    }
+
+    fn submit(
+        &self,
+        name: &'static str,
+        code: &'static str,
+        timeout: Option<Duration>,
+    ) -> Result<Arc<Ticket>, Refusal> {
+        let reply = Mailbox(name, self.sender.clone(), false);
+        let job = Job::new(Box::new(reply), Box::new(Code(code)), timeout);
+        let ticket = job.ticket.clone();
+        self.pool.submit(job).map(|()| ticket)
+    }
+
+    fn run(&self, name: &'static str, code: &'static str) -> Arc<Ticket> {
+        self.submit(name, code, None).expect("the pool takes it")
+    }
+
+    fn answer(&self) -> Answer {
+        self.answers.recv_timeout(LONG).expect("an answer comes")
+    }
+
+    fn nothing_more(&self) {
+        assert_eq!(self.answers.try_recv().ok(), None);
+    }
+
+    fn until(&self, condition: impl Fn(&Pool) -> bool) {
+        let begin = Instant::now();
+        while !condition(&self.pool) {
+            assert!(begin.elapsed() < LONG, "it never came to that: {:?}", self.pool.info());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+const SLEEP: &str = "import time; time.sleep(30)";
+const LOOP: &str = "while True: pass";
+
+#[test]
+fn requests_of_one_thread_are_answered_in_order() {
+    let scene = Scene::new(1, 100);
+    for (name, code) in [("a", "1"), ("b", "2"), ("c", "1/0"), ("d", "4")] {
+        scene.run(name, code);
+    }
+    let answers: Vec<_> = (0..4).map(|_| scene.answer()).collect();
+    let expected = [("a", "1"), ("b", "2"), ("c", "ZeroDivisionError"), ("d", "4")];
+    assert_eq!(answers, expected.map(|(name, value)| (name, Ok(value.into()))));
+    scene.nothing_more();
+}
+
+#[test]
+fn a_full_queue_refuses_and_sends_nothing() {
+    let scene = Scene::new(1, 2);
+    let blocker = scene.run("blocker", SLEEP);
+    scene.until(|pool| pool.info().running == 1);
+    scene.run("a", "1");
+    scene.run("b", "2");
+    assert_eq!(scene.submit("c", "3", None).err(), Some(Refusal::Overloaded));
+    assert_eq!(scene.pool.cancel(&blocker), Cancel::Cancelled);
+    assert_eq!(scene.answer(), ("a", Ok("1".into())));
+    assert_eq!(scene.answer(), ("b", Ok("2".into())));
+    scene.nothing_more();
+}
+
+#[test]
+fn what_is_cancelled_in_the_queue_never_runs_and_frees_its_place() {
+    let scene = Scene::new(1, 1);
+    let blocker = scene.run("blocker", SLEEP);
+    scene.until(|pool| pool.info().running == 1);
+    let queued = scene.run("queued", "import sys; sys.never = True");
+    assert_eq!(scene.pool.cancel(&queued), Cancel::Cancelled);
+    assert_eq!(scene.pool.info().queued, 0);
+    scene.run("next", "import sys; hasattr(sys, 'never')");
+    scene.pool.cancel(&blocker);
+    assert_eq!(scene.answer(), ("next", Ok("False".into())));
+    scene.nothing_more();
+}
+
+#[test]
+fn a_cancelled_loop_stops_and_the_next_request_does_not_feel_it() {
+    let scene = Scene::new(1, 100);
+    for _ in 0..20 {
+        let ticket = scene.run("loop", LOOP);
+        scene.until(|pool| pool.info().running == 1);
+        assert_eq!(scene.pool.cancel(&ticket), Cancel::Cancelled);
+        scene.run("next", "sum(range(1000))");
+        assert_eq!(scene.answer(), ("next", Ok("499500".into())));
+    }
+    scene.nothing_more();
+    scene.until(|pool| pool.info().retired == 0);
+}
+
+#[test]
+fn what_was_answered_cannot_be_cancelled() {
+    let scene = Scene::new(1, 100);
+    let ticket = scene.run("a", "1");
+    assert_eq!(scene.answer(), ("a", Ok("1".into())));
+    assert_eq!(scene.pool.cancel(&ticket), Cancel::Replied);
+    let (queued, running) = ticket.times();
+    assert!(queued > 0 && running > 0);
+}
+
+#[test]
+fn cancel_and_answer_never_both_happen() {
+    let scene = Scene::new(2, 1000);
+    for round in 0..500 {
+        let ticket = scene.run("a", "1");
+        if round % 3 == 0 {
+            std::thread::yield_now();
+        }
+        match scene.pool.cancel(&ticket) {
+            Cancel::Replied => assert_eq!(scene.answer(), ("a", Ok("1".into()))),
+            Cancel::Cancelled => {}
+        }
+    }
+    scene.until(|pool| pool.info().running == 0 && pool.info().queued == 0);
+    scene.nothing_more();
+}
+
+#[test]
+fn deadlines_hold_in_the_queue_and_while_running() {
+    let scene = Scene::new(1, 100);
+    let timeout = Some(Duration::from_millis(50));
+    scene.submit("running", SLEEP, timeout).expect("taken");
+    scene.submit("queued", "1", timeout).expect("taken");
+    let mut answers = [scene.answer(), scene.answer()];
+    answers.sort();
+    assert_eq!(answers, [("queued", Err(Kind::Timeout)), ("running", Err(Kind::Timeout))]);
+    scene.run("next", "2");
+    assert_eq!(scene.answer(), ("next", Ok("2".into())));
+}
+
+#[test]
+fn a_thread_that_does_not_mind_is_retired_and_replaced() {
+    let scene = Scene::new(1, 100);
+    let stubborn = "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end:\n try: time.sleep(1)\n except BaseException: pass";
+    scene.submit("stubborn", stubborn, Some(Duration::from_millis(20))).expect("taken");
+    assert_eq!(scene.answer(), ("stubborn", Err(Kind::Timeout)));
+    scene.run("next", "2");
+    assert_eq!(scene.answer(), ("next", Ok("2".into())));
+    scene.until(|pool| pool.info().retired == 0 && pool.info().running == 0);
+}
+
+#[test]
+fn a_blocked_request_does_not_hold_up_others() {
+    let scene = Scene::new(2, 100);
+    let blocker = scene.run("blocker", SLEEP);
+    scene.until(|pool| pool.info().running == 1);
+    scene.run("next", "2");
+    assert_eq!(scene.answer(), ("next", Ok("2".into())));
+    scene.pool.cancel(&blocker);
+}
+
+#[test]
+fn a_panic_is_an_answer() {
+    let scene = Scene::new(1, 100);
+    scene.run("a", "panic");
+    assert_eq!(scene.answer(), ("a", Err(Kind::Crashed)));
+    scene.run("b", "2");
+    assert_eq!(scene.answer(), ("b", Ok("2".into())));
+}
+
+#[test]
+fn a_ticket_that_is_lost_is_an_answer() {
+    let scene = Scene::new(1, 100);
+    let reply = Mailbox("lost", scene.sender.clone(), false);
+    drop(Job::new(Box::new(reply), Box::new(Code("1")), None));
+    assert_eq!(scene.answer(), ("lost", Err(Kind::Crashed)));
+}
+
+#[test]
+fn closing_answers_everything_and_takes_nothing_more() {
+    let scene = Scene::new(1, 100);
+    scene.run("running", SLEEP);
+    scene.until(|pool| pool.info().running == 1);
+    scene.run("queued", "1");
+    scene.run("coroutine", "import asyncio\nawait asyncio.sleep(30)");
+    scene.pool.close();
+    let mut answers = [scene.answer(), scene.answer(), scene.answer()];
+    answers.sort();
+    assert_eq!(answers, ["coroutine", "queued", "running"].map(|name| (name, Err(Kind::Stopped))));
+    assert_eq!(scene.submit("late", "1", None).err(), Some(Refusal::Stopped));
+    scene.until(|pool| pool.info().running == 0);
+    scene.nothing_more();
+}
+
+#[test]
+fn coroutines_run_side_by_side_and_are_cancelled() {
+    let scene = Scene::new(1, 1000);
+    let begin = Instant::now();
+    for _ in 0..200 {
+        scene.run("sleep", "import asyncio\nawait asyncio.sleep(0.2)\n7");
+    }
+    for _ in 0..200 {
+        assert_eq!(scene.answer(), ("sleep", Ok("7".into())));
+    }
+    assert!(begin.elapsed() < LONG / 2, "they ran one after another");
+    let ticket = scene.run("long", "import asyncio\nawait asyncio.sleep(30)");
+    scene.until(|pool| pool.info().awaiting == 1);
+    assert_eq!(scene.pool.cancel(&ticket), Cancel::Cancelled);
+    scene.until(|pool| pool.info().awaiting == 0);
+    scene.nothing_more();
+}
+
+#[test]
+fn a_blocked_event_loop_is_interrupted() {
+    let scene = Scene::new(1, 1000);
+    scene.run("warm", "import asyncio\nawait asyncio.sleep(0)");
+    assert_eq!(scene.answer().0, "warm");
+    scene
+        .submit(
+            "loop",
+            "import asyncio\nawait asyncio.sleep(0)\nwhile True: pass",
+            Some(Duration::from_millis(50)),
+        )
+        .expect("taken");
+    assert_eq!(scene.answer(), ("loop", Err(Kind::Timeout)));
+    scene.run("next", "import asyncio\nawait asyncio.sleep(0)\n7");
+    assert_eq!(scene.answer(), ("next", Ok("7".into())));
+    scene.until(|pool| pool.info().awaiting == 0);
+}
