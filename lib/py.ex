@@ -1,0 +1,374 @@
+defmodule Py do
+  @external_resource readme = Path.expand("../README.md", __DIR__)
+  @moduledoc File.read!(readme)
+
+  alias Py.{Bytes, Caller, Cast, Code, Error, Future, Options}
+
+  @typedoc "A module, as an atom or a string: `:math`, `\"os.path\"`."
+  @type target :: atom | String.t()
+
+  @typedoc "A function or attribute, which may be dotted: `:sqrt`, `\"path.join\"`."
+  @type name :: atom | String.t()
+
+  @type code :: String.t() | Code.t()
+  @type variables :: %{optional(atom | String.t()) => term}
+  @type result :: {:ok, term} | {:error, Error.t()}
+
+  @typedoc "What `gather/2` takes."
+  @type call ::
+          {target, name, list} | {target, name, list, keyword | %{(atom | String.t()) => term}}
+
+  @doc """
+  Calls a Python function and converts its result. A coroutine function is awaited.
+
+      iex> Py.call(:math, :sqrt, [16.0])
+      {:ok, 4.0}
+      iex> Py.call("os.path", "join", ["a", "b"])
+      {:ok, "a/b"}
+      iex> Py.call(:json, :dumps, [%{a: 1}], kwargs: [sort_keys: true], timeout: 5_000)
+      {:ok, ~s({"a": 1})}
+
+  ## Options
+
+  #{Options.docs(:call)}
+  """
+  @spec call(target, name, list, keyword) :: result
+  def call(target, name, args \\ [], options \\ []) do
+    {request, options} = request!(target, name, args, options, :call, "Py.call")
+    Caller.run(request, options)
+  end
+
+  @doc """
+  Runs statements and converts the value of the last expression; `nil` where the last statement is none.
+
+  The variables are globals of the code, which leaves nothing behind: each call has a namespace of its own, above the
+  names that the pool's `init:` made. The code may `await`.
+
+      iex> Py.eval("x * y", %{x: 6, y: 7})
+      {:ok, 42}
+      iex> Py.eval("x = 1")
+      {:ok, nil}
+
+  ## Options
+
+  #{Options.docs(:code)}
+  """
+  @spec eval(code, variables, keyword) :: result
+  def eval(code, variables \\ %{}, options \\ []) do
+    {request, options} = code!(:eval, code, variables, options, "Py.eval")
+    Caller.run(request, options)
+  end
+
+  @doc """
+  Like `eval/3`, and returns `:ok`.
+
+      iex> Py.exec("import json")
+      :ok
+  """
+  @spec exec(code, variables, keyword) :: :ok | {:error, Error.t()}
+  def exec(code, variables \\ %{}, options \\ []) do
+    {request, options} = code!(:exec, code, variables, options, "Py.exec")
+    Caller.run(request, options)
+  end
+
+  @doc """
+  The value of an attribute.
+
+      iex> Py.getattr(:math, :pi)
+      {:ok, 3.141592653589793}
+  """
+  @spec getattr(target, name, keyword) :: result
+  def getattr(target, name, options \\ []) do
+    options = Options.check!(options, :getattr, "Py.getattr")
+    Caller.run({:getattr, name!(target, :target), name!(name, :name)}, options)
+  end
+
+  @doc """
+  Calls a Python function without waiting for it. A failure is logged and emitted (see `Py.Telemetry`).
+
+      iex> Py.cast(:time, :sleep, [0])
+      :ok
+
+  ## Options
+
+  #{Options.docs(:cast)}
+  """
+  @spec cast(target, name, list, keyword) :: :ok
+  def cast(target, name, args \\ [], options \\ []) do
+    {request, options} = request!(target, name, args, options, :cast, "Py.cast")
+    Cast.cast(request, options)
+  end
+
+  @doc """
+  Starts a call and returns a `Py.Future`; takes the options of `call/4`.
+
+  The calling process gets `{:py_result, future.ref, result}`, which `await/2` receives.
+
+      iex> future = Py.async_call(:math, :factorial, [5])
+      iex> Py.await(future)
+      {:ok, 120}
+  """
+  @spec async_call(target, name, list, keyword) :: Future.t()
+  def async_call(target, name, args \\ [], options \\ []) do
+    {request, options} = request!(target, name, args, options, :call, "Py.async_call")
+    Future.start(request, options)
+  end
+
+  @doc """
+  Waits for the result of a future. The call's own deadline rules; a timeout given here cancels the call when it expires.
+
+  A result is given once: to await a second time raises `ArgumentError`, and so does awaiting in another process.
+
+      iex> future = Py.async_call(:time, :sleep, [60])
+      iex> {:error, error} = Py.await(future, 10)
+      iex> error.kind
+      :timeout
+  """
+  @spec await(Future.t(), timeout) :: result
+  def await(%Future{} = future, timeout \\ :infinity), do: Future.await(future, timeout)
+
+  @doc """
+  The result of a future if it comes within the timeout, else `nil`; never cancels.
+
+      iex> future = Py.async_call(:time, :sleep, [60])
+      iex> Py.yield(future, 10)
+      nil
+      iex> Py.cancel(future)
+      :ok
+  """
+  @spec yield(Future.t(), timeout) :: result | nil
+  def yield(%Future{} = future, timeout \\ 5_000), do: Future.yield(future, timeout)
+
+  @doc """
+  Ends a call: `:ok`, or its result if that was already there. No message of it is left or will come.
+
+      iex> future = Py.async_call(:time, :sleep, [60])
+      iex> Py.cancel(future)
+      :ok
+  """
+  @spec cancel(Future.t()) :: :ok | result
+  def cancel(%Future{} = future), do: Future.cancel(future)
+
+  @doc """
+  Waits for several futures; the results are in the order of the futures. The timeout is one for all of them.
+
+      iex> futures = for n <- 1..3, do: Py.async_call(:math, :factorial, [n])
+      iex> Py.await_many(futures)
+      [{:ok, 1}, {:ok, 2}, {:ok, 6}]
+  """
+  @spec await_many([Future.t()], timeout) :: [result]
+  def await_many(futures, timeout \\ :infinity)
+  def await_many(futures, :infinity), do: Enum.map(futures, &Future.await(&1, :infinity))
+
+  def await_many(futures, timeout) do
+    deadline = System.monotonic_time(:millisecond) + timeout
+
+    for future <- futures do
+      Future.await(future, max(deadline - System.monotonic_time(:millisecond), 0))
+    end
+  end
+
+  @doc """
+  Makes several calls at once, each `{target, name, args}` or `{target, name, args, kwargs}`; the results are in their order.
+
+      iex> Py.gather([{:math, :sqrt, [16]}, {:builtins, :int, ["ff"], [base: 16]}])
+      [{:ok, 4.0}, {:ok, 255}]
+
+  ## Options
+
+  #{Options.docs(:gather)}
+  """
+  @spec gather([call], keyword) :: [result]
+  def gather(calls, options \\ []) do
+    options = Options.check!(options, :gather, "Py.gather")
+    # All are checked before the first one runs.
+    requests = Enum.map(calls, &gathered!/1)
+    futures = Enum.map(requests, &Future.start(&1, options))
+    await_many(futures)
+  end
+
+  @doc """
+  Reloads a module that was imported, in every interpreter of the pool.
+
+      iex> Py.call!(:colorsys, :rgb_to_hsv, [0, 0, 0])
+      iex> Py.reload(:colorsys)
+      :ok
+  """
+  @spec reload(target, keyword) :: :ok | {:error, Error.t()}
+  def reload(module, options \\ []) do
+    options = Options.check!(options, :reload, "Py.reload")
+    with {:ok, _module} <- Caller.run({:reload, name!(module, :module)}, options), do: :ok
+  end
+
+  @doc """
+  A binary that becomes Python `bytes`; a bare binary becomes `str`.
+
+      iex> Py.call(:builtins, :len, [Py.bytes(<<255, 0>>)])
+      {:ok, 2}
+  """
+  @spec bytes(binary) :: Bytes.t()
+  def bytes(binary) when is_binary(binary), do: %Bytes{data: binary}
+
+  @doc """
+  Like `call/4`, but returns the value or raises `Py.Error`, with Python's frames in front of the stacktrace.
+
+      iex> Py.call!(:math, :sqrt, [16.0])
+      4.0
+  """
+  @spec call!(target, name, list, keyword) :: term
+  def call!(target, name, args \\ [], options \\ []),
+    do: value!(call(target, name, args, options))
+
+  @doc """
+  Like `eval/3`, but returns the value or raises `Py.Error`.
+
+      iex> Py.eval!("1 / 0")
+      ** (Py.Error) Traceback (most recent call last):
+        File "<py>", line 1, in <module>
+          1 / 0
+      ZeroDivisionError: division by zero
+  """
+  @spec eval!(code, variables, keyword) :: term
+  def eval!(code, variables \\ %{}, options \\ []), do: value!(eval(code, variables, options))
+
+  @doc """
+  Like `exec/3`, but raises `Py.Error`.
+
+      iex> Py.exec!("assert True")
+      :ok
+  """
+  @spec exec!(code, variables, keyword) :: :ok
+  def exec!(code, variables \\ %{}, options \\ []), do: value!(exec(code, variables, options))
+
+  @doc """
+  Like `getattr/3`, but returns the value or raises `Py.Error`.
+
+      iex> Py.getattr!(:string, :digits)
+      "0123456789"
+  """
+  @spec getattr!(target, name, keyword) :: term
+  def getattr!(target, name, options \\ []), do: value!(getattr(target, name, options))
+
+  @doc """
+  Like `await/2`, but returns the value or raises `Py.Error`.
+
+      iex> Py.await!(Py.async_call(:math, :sqrt, [16]))
+      4.0
+  """
+  @spec await!(Future.t(), timeout) :: term
+  def await!(%Future{} = future, timeout \\ :infinity), do: value!(await(future, timeout))
+
+  @doc """
+  Like `await_many/2`, but returns the values or raises the first error, after all have ended.
+
+      iex> Py.await_many!([Py.async_call(:math, :sqrt, [16])])
+      [4.0]
+  """
+  @spec await_many!([Future.t()], timeout) :: [term]
+  def await_many!(futures, timeout \\ :infinity),
+    do: values!(await_many(futures, timeout))
+
+  @doc """
+  Like `gather/2`, but returns the values or raises the first error, after all have ended.
+
+      iex> Py.gather!([{:math, :sqrt, [16]}, {:math, :sqrt, [25]}])
+      [4.0, 5.0]
+  """
+  @spec gather!([call], keyword) :: [term]
+  def gather!(calls, options \\ []), do: values!(gather(calls, options))
+
+  @doc """
+  Like `reload/2`, but raises `Py.Error`.
+
+      iex> Py.reload!(:string)
+      :ok
+  """
+  @spec reload!(target, keyword) :: :ok
+  def reload!(module, options \\ []), do: value!(reload(module, options))
+
+  @doc ~S'''
+  Python source that knows its place, so that tracebacks point into the Elixir file. Nothing in it is interpolated.
+
+      iex> import Py, only: [sigil_P: 2]
+      iex> Py.eval(~P"[x ** 2 for x in range(4)]")
+      {:ok, [0, 1, 4, 9]}
+  '''
+  defmacro sigil_P({:<<>>, meta, [source]}, []) when is_binary(source) do
+    Macro.escape(Code.new(source, meta, __CALLER__))
+  end
+
+  defp request!(target, name, args, options, schema, who) do
+    if not proper?(args), do: raise(ArgumentError, not_a_list(args, who))
+
+    if options == [] and Options.misplaced?(args, schema),
+      do: raise(ArgumentError, misplaced(args, who))
+
+    options = Options.check!(options, schema, who)
+    {{:call, name!(target, :target), name!(name, :name), args, options.kwargs}, options}
+  end
+
+  defp code!(kind, code, variables, options, who) do
+    if not is_map(variables) or is_struct(variables),
+      do: raise(ArgumentError, no_map(variables, who))
+
+    options = Options.check!(options, :code, who)
+    {source, file, line} = place(code, options, who)
+    {{kind, source, variables, file, line}, options}
+  end
+
+  defp place(%Code{source: source, file: file, line: line}, %{file: nil}, _who),
+    do: {source, file, line}
+
+  defp place(%Code{source: source}, options, _who), do: {source, options.file, options.line}
+
+  defp place(source, options, _who) when is_binary(source),
+    do: {source, options.file, options.line}
+
+  defp place(other, _options, who) do
+    raise ArgumentError, "the code of #{who} must be a string or ~P code, got: #{inspect(other)}"
+  end
+
+  defp gathered!({target, name, args}), do: gathered!({target, name, args, []})
+
+  defp gathered!({target, name, args, kwargs}) do
+    {request, _options} = request!(target, name, args, [kwargs: kwargs], :call, "Py.gather")
+    request
+  end
+
+  defp gathered!(other) do
+    raise ArgumentError,
+          "a call of Py.gather is {target, name, args} or {target, name, args, kwargs}, got: #{inspect(other)}"
+  end
+
+  defp name!(name, _which) when is_binary(name), do: name
+  defp name!(name, _which) when is_atom(name) and name not in [nil, true, false], do: name
+
+  defp name!(other, which) do
+    raise ArgumentError, "the #{which} must be an atom or a string, got: #{inspect(other)}"
+  end
+
+  defp proper?(args) when length(args) >= 0, do: true
+  defp proper?(_args), do: false
+
+  defp not_a_list(args, who), do: "the arguments of #{who} must be a list, got: #{inspect(args)}"
+
+  defp misplaced(args, who) do
+    "#{inspect(args)} stands in the place of the arguments of #{who}, and these are its options: " <>
+      "give the arguments first, #{who}(target, name, [], #{args |> inspect() |> String.slice(1..-2//1)})"
+  end
+
+  defp no_map(variables, who) do
+    place =
+      if Keyword.keyword?(variables),
+        do: "; options come after it: #{who}(code, %{}, options)",
+        else: ""
+
+    "the variables of #{who} must be a map, got: #{inspect(variables)}#{place}"
+  end
+
+  defp value!({:ok, value}), do: value
+  defp value!(:ok), do: :ok
+  defp value!({:error, %Error{} = error}), do: Error.raise(error)
+
+  defp values!(results), do: Enum.map(results, &value!/1)
+end

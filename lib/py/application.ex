@@ -1,0 +1,21 @@
+defmodule Py.Application do
+  @moduledoc false
+
+  use Application
+
+  @impl true
+  def start(_type, _arguments) do
+    children = [
+      # Python prints and logs from its first moment on.
+      Py.Output,
+      # One Python a node, booted by one process.
+      Py.Runtime,
+      # Casts have no caller that waits: somebody must hear of their failures.
+      Py.Cast,
+      # The pool `Py` is started by the first call, and started again after a crash.
+      {DynamicSupervisor, name: Py.DefaultPool, strategy: :one_for_one}
+    ]
+
+    Supervisor.start_link(children, strategy: :one_for_one, name: Py.Supervisor)
+  end
+end

@@ -1,0 +1,109 @@
+defmodule Py.Caller do
+  @moduledoc false
+
+  # The caller's side of a request: finds the pool, submits, and receives the one reply that the native side owes.
+
+  alias Py.{Error, Native, Options, Pool, Remote, Telemetry}
+  alias Py.Pool.Startup
+
+  @type request :: tuple
+  @type result :: {:ok, term} | :ok | {:error, Error.t()}
+
+  # For a call that gives no timeout and whose pool is not there to say its own.
+  @default_timeout Options.defaults(:pool).timeout
+
+  @spec run(request, map) :: result
+  def run(_request, %{return: :object}), do: {:error, no_objects()}
+
+  def run(request, %{on: {pool, node}, timeout: timeout}),
+    do: Remote.run(pool, node, request, timeout)
+
+  def run(request, %{on: name, timeout: timeout}) do
+    with {:ok, pool, timeout} <- pool(name, timeout), do: perform(pool, request, timeout)
+  end
+
+  @doc "The pool and what is left of the time."
+  @spec pool(atom, timeout | nil) :: {:ok, Pool.t(), timeout} | {:error, Error.t()}
+  def pool(name, timeout) do
+    case Pool.lookup(name) do
+      %Pool{} = pool -> {:ok, pool, timeout || pool.timeout}
+      state -> wait(name, state, timeout || @default_timeout)
+    end
+  end
+
+  @doc "Gives a request to a pool; its reply will be `{:py_result, tag, result}`."
+  @spec submit(Pool.t(), term, pid, request, timeout) :: reference | {:error, Error.t()}
+  def submit(%Pool{native: native} = pool, tag, leader, request, timeout) do
+    case Native.submit(native, tag, leader, request, timeout) do
+      ticket when is_reference(ticket) -> ticket
+      :large -> accepted(Native.submit_large(native, tag, leader, request, timeout), pool)
+      refused -> accepted(refused, pool)
+    end
+  end
+
+  @spec no_objects() :: Error.t()
+  def no_objects do
+    Error.new(:not_available, "return: :object comes with Py.Object in a later version of Py")
+  end
+
+  # The reference is made here and received here: then `receive` looks at no message that was there before it.
+  defp perform(%Pool{telemetry?: false} = pool, request, timeout) do
+    ref = make_ref()
+
+    case submit(pool, ref, Process.group_leader(), request, timeout) do
+      {:error, error} ->
+        {:error, error}
+
+      _ticket ->
+        receive do
+          {:py_result, ^ref, result} -> result
+        end
+    end
+  end
+
+  defp perform(pool, request, timeout) do
+    span = Telemetry.start(pool, request)
+    ref = make_ref()
+
+    case submit(pool, ref, Process.group_leader(), request, timeout) do
+      {:error, _error} = refused ->
+        stop(span, nil, refused)
+
+      ticket ->
+        receive do
+          {:py_result, ^ref, result} -> stop(span, ticket, result)
+        end
+    end
+  end
+
+  defp stop(span, ticket, result) do
+    Telemetry.stop(span, ticket, result)
+    result
+  end
+
+  defp accepted(ticket, _pool) when is_reference(ticket), do: ticket
+  defp accepted(:stopped, pool), do: {:error, Startup.stopped(pool.name)}
+
+  defp accepted(:overloaded, pool) do
+    info = Native.info(pool.native)
+    Telemetry.overloaded(pool, info)
+
+    {:error,
+     Error.new(
+       :overloaded,
+       "#{inspect(pool.name)} runs #{info.running} calls (size: #{info.size}) and #{info.queued} wait " <>
+         "(max_queue: #{info.max_queue})"
+     )}
+  end
+
+  defp wait(name, state, timeout) do
+    start = System.monotonic_time(:millisecond)
+
+    with {:ok, pool} <- Startup.wait(name, state, timeout) do
+      {:ok, pool, left(timeout, System.monotonic_time(:millisecond) - start)}
+    end
+  end
+
+  defp left(:infinity, _spent), do: :infinity
+  defp left(timeout, spent), do: max(timeout - spent, 0)
+end

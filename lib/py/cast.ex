@@ -1,0 +1,77 @@
+defmodule Py.Cast do
+  @moduledoc false
+
+  # Submits what nobody waits for, in the order it was asked, and tells Logger of the failures.
+
+  use GenServer
+
+  require Logger
+
+  alias Py.{Caller, Error, Pool, Telemetry}
+
+  @spec start_link(term) :: GenServer.on_start()
+  def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
+
+  @spec cast(Caller.request(), map) :: :ok
+  def cast(request, options) do
+    GenServer.cast(__MODULE__, {:cast, request, options, Process.group_leader()})
+  end
+
+  @impl true
+  def init(nil), do: {:ok, %{}}
+
+  # The state: what runs, by its tag.
+  @impl true
+  def handle_cast({:cast, request, %{on: name} = options, leader}, running) do
+    case is_atom(name) && Pool.lookup(name) do
+      %Pool{} = pool ->
+        {:noreply, submit(pool, request, options.timeout || pool.timeout, leader, running)}
+
+      _elsewhere_or_not_there ->
+        spawn(fn -> run(request, options, leader) end)
+        {:noreply, running}
+    end
+  end
+
+  @impl true
+  def handle_info({:py_result, tag, result}, running) do
+    {{span, ticket, request, leader}, running} = Map.pop(running, tag)
+    Telemetry.stop(span, ticket, result)
+    report(result, request, leader)
+    {:noreply, running}
+  end
+
+  def handle_info(_other, running), do: {:noreply, running}
+
+  defp submit(pool, request, timeout, leader, running) do
+    span = Telemetry.start(pool, request)
+    tag = make_ref()
+
+    case Caller.submit(pool, tag, leader, request, timeout) do
+      {:error, _error} = refused ->
+        Telemetry.stop(span, nil, refused)
+        report(refused, request, leader)
+        running
+
+      ticket ->
+        Map.put(running, tag, {span, ticket, request, leader})
+    end
+  end
+
+  # A pool that has to be waited for must not hold up the casts to the others.
+  defp run(request, options, leader) do
+    Process.group_leader(self(), leader)
+
+    report(Caller.run(request, options), request, leader)
+  end
+
+  defp report({:error, %Error{} = error}, {:call, target, name, _args, _kwargs}, leader) do
+    Logger.error("Py.cast of #{target}.#{name} failed: #{Exception.message(error)}",
+      domain: [:python],
+      gl: leader,
+      crash_reason: {error, []}
+    )
+  end
+
+  defp report(_done, _request, _leader), do: :ok
+end

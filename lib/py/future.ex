@@ -1,0 +1,167 @@
+defmodule Py.Future do
+  @moduledoc """
+  What `Py.async_call/4` returns: the handle of a call that runs, for `Py.await/2`, `Py.yield/2` and `Py.cancel/1`.
+
+  The process that made it, its `owner`, gets exactly one message `{:py_result, future.ref, result}`, unless it cancels
+  before. It either gives the future to one of these functions, once, or receives the message itself, as in
+  `handle_info/2`; not both.
+
+      iex> future = Py.async_call(:math, :sqrt, [16])
+      iex> ref = future.ref
+      iex> receive do {:py_result, ^ref, result} -> result end
+      {:ok, 4.0}
+  """
+
+  alias Py.{Caller, Error, Native, Remote, Telemetry}
+
+  @enforce_keys [:ref, :owner, :pool]
+  defstruct [:ref, :owner, :pool, :ticket, :span, :taken]
+
+  @typedoc "`pool` is where it runs. The other fields are Py's own."
+  @type t :: %__MODULE__{ref: reference, owner: pid, pool: atom | {atom, node}}
+
+  # The native side replies at once when it says that a reply is there: this is for a message that was received by hand.
+  @surely 1_000
+
+  @doc false
+  @spec start(Caller.request(), map) :: t
+  def start(request, options) do
+    future = %__MODULE__{
+      ref: make_ref(),
+      owner: self(),
+      pool: options.on,
+      taken: :atomics.new(1, [])
+    }
+
+    launch(future, request, options)
+  end
+
+  @doc false
+  @spec await(t, timeout) :: Caller.result()
+  def await(%__MODULE__{ref: ref} = future, timeout) do
+    check!(future)
+
+    receive do
+      {:py_result, ^ref, result} -> take(future, result)
+    after
+      timeout -> stop(future, Error.new(:timeout, "await gave up after #{timeout} ms"))
+    end
+  end
+
+  @doc false
+  @spec yield(t, timeout) :: Caller.result() | nil
+  def yield(%__MODULE__{ref: ref} = future, timeout) do
+    check!(future)
+
+    receive do
+      {:py_result, ^ref, result} -> take(future, result)
+    after
+      timeout -> nil
+    end
+  end
+
+  @doc false
+  @spec cancel(t) :: :ok | Caller.result()
+  def cancel(%__MODULE__{} = future) do
+    check_owner!(future)
+
+    if taken?(future) do
+      :ok
+    else
+      cancelled = Error.new(:cancelled, "by its caller")
+      with {:error, ^cancelled} <- stop(future, cancelled), do: :ok
+    end
+  end
+
+  defp launch(future, _request, %{return: :object}), do: refuse(future, Caller.no_objects())
+
+  defp launch(future, request, %{on: {pool, node}, timeout: timeout}) do
+    %{
+      future
+      | ticket: proxy(future, fn -> Remote.run(pool, node, request, timeout, future.owner) end)
+    }
+  end
+
+  defp launch(future, request, options) do
+    case Caller.pool(options.on, options.timeout) do
+      {:ok, pool, timeout} ->
+        submit(%{future | span: Telemetry.start(pool, request)}, pool, request, timeout)
+
+      {:error, error} ->
+        refuse(future, error)
+    end
+  end
+
+  defp submit(future, pool, request, timeout) do
+    case Caller.submit(pool, future.ref, Process.group_leader(), request, timeout) do
+      {:error, error} -> refuse(future, error)
+      ticket -> %{future | ticket: ticket}
+    end
+  end
+
+  # A refusal arrives as a result does, so that whoever waits for the message sees it too.
+  defp refuse(future, error) do
+    send(self(), {:py_result, future.ref, {:error, error}})
+    future
+  end
+
+  defp proxy(%{owner: owner, ref: ref}, run) do
+    spawn(fn -> send(owner, {:py_result, ref, run.()}) end)
+  end
+
+  defp stop(%{ref: ref} = future, error) do
+    case halt(future) do
+      :cancelled ->
+        take(future, {:error, error})
+
+      :replied ->
+        receive do
+          {:py_result, ^ref, result} -> take(future, result)
+        after
+          @surely -> take(future, {:error, error})
+        end
+    end
+  end
+
+  defp halt(%{ticket: nil}), do: :replied
+  defp halt(%{ticket: ticket}) when is_reference(ticket), do: Native.cancel(ticket)
+
+  # Signals of one process arrive in order: when its end is known, so is its reply.
+  defp halt(%{ticket: proxy, ref: ref}) when is_pid(proxy) do
+    monitor = Process.monitor(proxy)
+    Process.exit(proxy, :kill)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^proxy, _reason} -> :ok
+    end
+
+    {:messages, messages} = Process.info(self(), :messages)
+    if Enum.any?(messages, &match?({:py_result, ^ref, _}, &1)), do: :replied, else: :cancelled
+  end
+
+  defp take(future, result) do
+    :atomics.put(future.taken, 1, 1)
+    Telemetry.stop(future.span, is_reference(future.ticket) && future.ticket, result)
+    result
+  end
+
+  defp taken?(future), do: :atomics.get(future.taken, 1) == 1
+
+  defp check!(future) do
+    check_owner!(future)
+
+    if taken?(future),
+      do:
+        raise(
+          ArgumentError,
+          "this future was awaited or cancelled already: its result is given once"
+        )
+  end
+
+  defp check_owner!(%{owner: owner}) when owner == self(), do: :ok
+
+  defp check_owner!(%{owner: owner}) do
+    raise ArgumentError,
+          "this future belongs to #{inspect(owner)}, which gets its result; #{inspect(self())} cannot await or cancel it"
+  end
+end

@@ -1,0 +1,216 @@
+defmodule Py.Options do
+  @moduledoc false
+
+  # The one place that knows the options: their check, their defaults and their documentation come from these lists.
+
+  @longest_timeout 4_294_967_295
+
+  @call [
+    kwargs: [
+      type: :kwargs,
+      default: [],
+      doc: "keyword arguments, a keyword list or a map with atoms or strings as keys"
+    ],
+    timeout: [
+      type: :timeout,
+      default: nil,
+      doc:
+        "milliseconds or `:infinity`; one deadline that includes waiting in the queue. Default: the pool's, which is `30_000`"
+    ],
+    on: [type: :pool, default: Py, doc: "the name of a pool, or `{pool, node}`"],
+    return: [
+      type: {:in, [:value, :object]},
+      default: :value,
+      doc: "`:value`; `:object` comes with a later version and is an error until then"
+    ],
+    inline: [
+      type: :boolean,
+      default: false,
+      doc:
+        "says that the function returns within a fraction of a millisecond; accepted, and still takes the queue"
+    ]
+  ]
+
+  @place [
+    file: [type: :text, default: nil, doc: "the file that tracebacks name as the code's"],
+    line: [type: :positive, default: 1, doc: "the line of that file on which the code starts"]
+  ]
+
+  @short Keyword.take(@call, [:timeout, :on])
+
+  @pool [
+    name: [type: :name, default: Py, doc: "an atom, by which `on:` finds the pool"],
+    in: [
+      type: {:in, [:thread, :process, :subinterpreter]},
+      default: :thread,
+      doc: "where Python runs; only `:thread` is there yet"
+    ],
+    size: [
+      type: :positive,
+      default: 16,
+      doc: "how many calls are in progress at once, blocked ones included"
+    ],
+    max_queue: [
+      type: :count,
+      default: 10_000,
+      doc: "how many calls may wait; beyond it a call is `:overloaded` at once"
+    ],
+    timeout: [type: :timeout, default: 30_000, doc: "the timeout of calls that give none"],
+    grace: [
+      type: :count,
+      default: 1_000,
+      doc: "milliseconds that an interrupted call gets to end before its thread is given up"
+    ],
+    start_timeout: [
+      type: :timeout,
+      default: 60_000,
+      doc: "milliseconds that `init:` may take"
+    ],
+    init: [
+      type: :code,
+      default: nil,
+      doc:
+        "code that runs once before the pool serves; its names are visible to all code of the pool"
+    ],
+    paths: [type: {:list, :text}, default: [], doc: "folders put in front of `sys.path`"],
+    env: [type: :env, default: %{}, doc: "a map of strings, set in `os.environ`"],
+    python: [
+      type: :text,
+      default: nil,
+      doc:
+        "an executable or a virtual environment; a node holds one Python, so all pools must agree"
+    ]
+  ]
+
+  @schemas %{
+    call: @call,
+    code: Keyword.delete(@call, :kwargs) ++ @place,
+    getattr: Keyword.delete(@call, :kwargs),
+    gather: Keyword.delete(@call, :kwargs),
+    cast: Keyword.take(@call, [:kwargs, :timeout, :on]),
+    reload: @short,
+    pool: @pool
+  }
+
+  @type schema :: :call | :code | :getattr | :gather | :cast | :reload | :pool
+
+  for {name, schema} <- @schemas do
+    @defaults Map.new(schema, fn {key, facts} -> {key, facts[:default]} end)
+    @doc false
+    def defaults(unquote(name)), do: unquote(Macro.escape(@defaults))
+  end
+
+  @doc "Checks a keyword list against a schema and fills in the defaults; raises ArgumentError."
+  @spec check!(keyword, schema, String.t()) :: map
+  def check!([], schema, _who), do: defaults(schema)
+
+  def check!(options, schema, who) do
+    if not Keyword.keyword?(options) do
+      raise ArgumentError, "options of #{who} must be a keyword list, got: #{inspect(options)}"
+    end
+
+    known = Map.fetch!(@schemas, schema)
+    unknown = Keyword.keys(options) -- Keyword.keys(known)
+    if unknown != [], do: raise(ArgumentError, unknown(unknown, known, who))
+    Enum.reduce(options, defaults(schema), &put(&1, &2, known, who))
+  end
+
+  @doc "Is this list made of nothing but options? Then it stands in the place of the arguments."
+  @spec misplaced?(list, schema) :: boolean
+  def misplaced?([{key, _value} | _rest] = args, schema) when is_atom(key) do
+    known = Map.fetch!(@schemas, schema)
+    Keyword.keyword?(args) and Enum.all?(args, fn {key, _} -> Keyword.has_key?(known, key) end)
+  end
+
+  def misplaced?(_args, _schema), do: false
+
+  @doc "The documentation of a schema, as a Markdown list."
+  @spec docs(schema) :: String.t()
+  def docs(schema) do
+    Enum.map_join(Map.fetch!(@schemas, schema), "\n", fn {name, facts} ->
+      "  * `#{name}:` #{facts[:doc]}#{default(facts[:default])}"
+    end)
+  end
+
+  defp default(nil), do: ""
+  defp default(value), do: ". Default: `#{inspect(value)}`"
+
+  defp unknown(unknown, known, who) do
+    "unknown option#{if tl(unknown) != [], do: "s"} #{list(unknown)} for #{who}; known are #{list(Keyword.keys(known))}"
+  end
+
+  defp list(names), do: Enum.map_join(names, ", ", &inspect/1)
+
+  defp put({key, value}, checked, known, who) do
+    case cast(known[key][:type], value) do
+      {:ok, value} -> %{checked | key => value}
+      {:error, expected} -> raise ArgumentError, wrong(key, value, expected, who)
+    end
+  end
+
+  defp wrong(key, value, expected, who) do
+    "option #{key}: of #{who} must be #{expected}, got: #{inspect(value)}"
+  end
+
+  defp cast(:boolean, value) when is_boolean(value), do: {:ok, value}
+  defp cast(:boolean, _value), do: {:error, "true or false"}
+  defp cast(:timeout, :infinity), do: {:ok, :infinity}
+  defp cast(:timeout, ms) when ms in 0..@longest_timeout, do: {:ok, ms}
+
+  defp cast(:timeout, _value),
+    do: {:error, "milliseconds (0 to #{@longest_timeout}) or :infinity"}
+
+  defp cast(:positive, n) when n in 1..@longest_timeout, do: {:ok, n}
+  defp cast(:positive, _value), do: {:error, "a positive integer"}
+  defp cast(:count, n) when n in 0..@longest_timeout, do: {:ok, n}
+  defp cast(:count, _value), do: {:error, "a non-negative integer"}
+  defp cast(:text, value) when is_binary(value) or is_nil(value), do: {:ok, value}
+  defp cast(:text, _value), do: {:error, "a string"}
+
+  defp cast(:name, value) when is_atom(value) and value not in [nil, true, false],
+    do: {:ok, value}
+
+  defp cast(:name, _value), do: {:error, "an atom"}
+  defp cast(:pool, {pool, node}) when is_atom(pool) and is_atom(node), do: {:ok, {pool, node}}
+
+  defp cast(:pool, value) when is_atom(value) and value not in [nil, true, false],
+    do: {:ok, value}
+
+  defp cast(:pool, _value), do: {:error, "the name of a pool, or {pool, node}"}
+  defp cast(:code, %Py.Code{} = code), do: {:ok, code}
+  defp cast(:code, value) when is_binary(value) or is_nil(value), do: {:ok, value}
+  defp cast(:code, _value), do: {:error, "a string or ~P code"}
+
+  defp cast({:in, values}, value) do
+    if value in values, do: {:ok, value}, else: {:error, "one of #{list(values)}"}
+  end
+
+  defp cast({:list, :text}, value) do
+    strings? = is_list(value) and Enum.all?(value, &is_binary/1)
+    if strings?, do: {:ok, value}, else: {:error, "a list of strings"}
+  end
+
+  defp cast(:env, value) do
+    pairs = if is_map(value) or is_list(value), do: Enum.to_list(value), else: [nil]
+
+    if Enum.all?(pairs, &variable?/1),
+      do: {:ok, Map.new(pairs, fn {name, value} -> {to_string(name), value} end)},
+      else: {:error, "a map or list of names and strings"}
+  end
+
+  defp cast(:kwargs, value) do
+    if names?(value),
+      do: {:ok, value},
+      else: {:error, "a keyword list or a map, with atoms or strings as keys"}
+  end
+
+  defp variable?({name, value}), do: (is_atom(name) or is_binary(name)) and is_binary(value)
+  defp variable?(_other), do: false
+
+  defp names?(%{__struct__: _}), do: false
+  defp names?(value) when is_map(value), do: value |> Map.keys() |> Enum.all?(&name?/1)
+  defp names?([{name, _value} | rest]), do: name?(name) and names?(rest)
+  defp names?(value), do: value == []
+
+  defp name?(name), do: is_atom(name) or is_binary(name)
+end

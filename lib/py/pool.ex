@@ -1,0 +1,204 @@
+defmodule Py.Pool do
+  @moduledoc """
+  A pool of threads that run Python, as a child of a supervisor.
+
+      children = [
+        {Py.Pool, name: MyApp.Py, size: 4, init: "import json", paths: ["priv/python"]}
+      ]
+
+  Calls find it by its name: `Py.call(:json, :dumps, [[1]], on: MyApp.Py)`.
+
+  ## Options
+
+  #{Py.Options.docs(:pool)}
+
+  Starting it fails with a `Py.Error` when there is no usable Python (`:not_available`) or when `init:` raises (`:python`).
+  All pools share the one interpreter of the node, so `sys.modules`, `os.environ` and `sys.path` are common; the names
+  that `init:` defines belong to the pool.
+
+      iex> {:ok, pid} = Py.Pool.start_link(name: MyPool, size: 2, init: "def double(x): return 2 * x")
+      iex> Py.call(:__main__, :double, [21], on: MyPool)
+      {:ok, 42}
+      iex> Py.Pool.info(MyPool).size
+      2
+      iex> GenServer.stop(pid)
+      iex> {:error, error} = Py.eval("1", %{}, on: MyPool)
+      iex> error.kind
+      :stopped
+  """
+
+  use GenServer
+
+  alias Py.{Error, Native, Options, Runtime, Telemetry}
+  alias Py.Pool.Startup
+
+  @enforce_keys [:name, :native, :timeout, :telemetry?]
+  defstruct [:name, :native, :timeout, :telemetry?, :pid, :python]
+
+  @typedoc "What a call needs to know of a pool; read without a process."
+  @type t :: %__MODULE__{
+          name: atom,
+          native: reference,
+          timeout: timeout,
+          telemetry?: boolean,
+          pid: pid,
+          python: Py.Python.t()
+        }
+
+  @doc """
+  The child specification: its id is the pool's name.
+
+      iex> Py.Pool.child_spec(name: MyPool).id
+      MyPool
+  """
+  @spec child_spec(keyword) :: Supervisor.child_spec()
+  def child_spec(options) do
+    %{
+      id: Keyword.get(options, :name, Py),
+      start: {__MODULE__, :start_link, [options]},
+      shutdown: 10_000
+    }
+  end
+
+  @doc """
+  Starts a pool and waits until it serves. See the options above.
+
+      iex> {:error, error} = Py.Pool.start_link(name: MyPool, in: :process)
+      iex> error.kind
+      :not_available
+  """
+  @spec start_link(keyword) :: GenServer.on_start()
+  def start_link(options) do
+    checked = Options.check!(options, :pool, "Py.Pool")
+
+    case checked.in do
+      :thread ->
+        start_thread_pool(checked)
+
+      kind ->
+        {:error,
+         Error.new(
+           :not_available,
+           "pools in: #{inspect(kind)} come with a later version of Py; in: :thread is there"
+         )}
+    end
+  end
+
+  @doc """
+  The pool of a name, or why there is none: kind `:no_pool`, `:stopped`, `:starting` or, for a default pool that cannot
+  boot, `:not_available`. A pool that is starting is waited for.
+
+      iex> {:error, error} = Py.Pool.fetch(:nobody)
+      iex> Exception.message(error)
+      "there is no such pool: :nobody; start it as a child: {Py.Pool, name: :nobody}"
+  """
+  @spec fetch(atom, timeout) :: {:ok, t} | {:error, Error.t()}
+  def fetch(name, timeout \\ :infinity) do
+    case lookup(name) do
+      %__MODULE__{} = pool -> {:ok, pool}
+      state -> Startup.wait(name, state, timeout)
+    end
+  end
+
+  @doc """
+  What a pool is doing: `size`, `max_queue`, `queued`, `running`, `threads`, `retired`, `calls` since it started, and its
+  Python.
+
+      iex> Py.eval!("None")
+      iex> info = Py.Pool.info(Py)
+      iex> {info.size, info.max_queue, info.in}
+      {16, 10_000, :thread}
+  """
+  @spec info(atom) :: map
+  def info(name) do
+    case fetch(name) do
+      {:ok, pool} ->
+        pool.native
+        |> Native.info()
+        |> Map.merge(%{name: name, in: :thread, python: pool.python.executable})
+
+      {:error, error} ->
+        Error.raise(error)
+    end
+  end
+
+  @doc false
+  @spec lookup(atom) :: t | :starting | :stopped | nil
+  def lookup(name), do: :persistent_term.get({__MODULE__, name}, nil)
+
+  # What calls see of a pool that is not there: nil, :starting or :stopped.
+  @doc false
+  @spec mark(atom, :starting | :stopped | t) :: :ok
+  def mark(name, state), do: :persistent_term.put({__MODULE__, name}, state)
+
+  defp start_thread_pool(options) do
+    # The reason goes out as the error itself; a crash report about a venv that is missing would only bury it.
+    case GenServer.start_link(__MODULE__, {options, Process.group_leader()}, name: options.name) do
+      {:error, {:shutdown, %Error{} = error}} -> {:error, error}
+      other -> other
+    end
+  end
+
+  @impl true
+  def init({options, leader}) do
+    Process.flag(:trap_exit, true)
+    mark(options.name, :starting)
+
+    with {:ok, python} <- Runtime.boot(options.python),
+         pool = open(options, python),
+         mark(options.name, pool),
+         :ok <- run_init(pool, options, leader) do
+      {:ok, pool}
+    else
+      {:error, error} ->
+        mark(options.name, :stopped)
+        {:stop, {:shutdown, error}}
+    end
+  end
+
+  @impl true
+  def handle_call(:ready, _from, pool), do: {:reply, :ok, pool}
+
+  @impl true
+  def handle_info({:EXIT, _port_or_process, _reason}, pool), do: {:noreply, pool}
+  def handle_info(_late, pool), do: {:noreply, pool}
+
+  @impl true
+  def terminate(_reason, pool) do
+    mark(pool.name, :stopped)
+    Native.close_pool(pool.native)
+  end
+
+  defp open(options, python) do
+    %{name: name, size: size, max_queue: max_queue, grace: grace} = options
+
+    %__MODULE__{
+      name: name,
+      native: Native.open_pool(size, max_queue, grace),
+      timeout: options.timeout,
+      telemetry?: Telemetry.loaded?(),
+      pid: self(),
+      python: python
+    }
+  end
+
+  defp run_init(pool, options, leader) do
+    %{source: init, file: file, line: line} = source(options.init)
+    paths = Enum.map(options.paths, &Path.expand/1)
+    config = %{init: init, file: file, line: line, paths: paths, env: options.env}
+    ref = make_ref()
+    :ok = Native.start_pool(pool.native, ref, leader, config, options.start_timeout)
+
+    receive do
+      {:py_result, ^ref, :ok} ->
+        :ok
+
+      {:py_result, ^ref, {:error, error}} ->
+        Native.close_pool(pool.native)
+        {:error, error}
+    end
+  end
+
+  defp source(%Py.Code{} = code), do: code
+  defp source(source), do: %{source: source, file: nil, line: 1}
+end

@@ -1,0 +1,91 @@
+defmodule Py.Telemetry do
+  @moduledoc """
+  Events, emitted through `:telemetry` when the application has it. Whether it does is looked up when a pool starts.
+
+  | event | measurements | metadata |
+  |---|---|---|
+  | `[:py, :call, :start]` | `system_time`, `monotonic_time` | `pool`, `kind`, `target`, `name` |
+  | `[:py, :call, :stop]` | `duration`, `queue_time`, `run_time` | the same and `result` |
+  | `[:py, :call, :exception]` | `duration`, `queue_time`, `run_time` | the same and `reason`, `error` |
+  | `[:py, :pool, :overloaded]` | `queued`, `running` | `pool`, `size`, `max_queue` |
+
+  Times are in native units (`System.convert_time_unit/3`). `kind` is what was asked: `:call`, `:eval`, `:exec`,
+  `:getattr` or `:reload`; `target` and `name` are as they were given, `nil` where there are none. `reason` is the kind of
+  the `Py.Error` that `error` holds. `queue_time` is what the request waited for a thread, `run_time` what it ran, a
+  coroutine's awaiting included.
+
+  Of an asynchronous call, stop or exception is emitted when `Py.await/2`, `Py.yield/2` or `Py.cancel/1` gets its result;
+  of a cast, when it ends. With `on: {pool, node}` events are emitted on the node of the pool.
+
+      :telemetry.attach("slow-python", [:py, :call, :stop], fn _event, times, facts, _config ->
+        ms = System.convert_time_unit(times.duration, :native, :millisecond)
+        if ms > 100, do: Logger.warning("\#{facts.target}.\#{facts.name} took \#{ms} ms")
+      end, nil)
+  """
+
+  @compile {:no_warn_undefined, :telemetry}
+
+  alias Py.{Error, Native, Pool}
+
+  @typedoc false
+  @type span :: {integer, map}
+
+  @doc false
+  @spec loaded?() :: boolean
+  def loaded?, do: Code.ensure_loaded?(:telemetry) and function_exported?(:telemetry, :execute, 3)
+
+  @doc false
+  @spec start(Pool.t(), tuple) :: span | nil
+  def start(%Pool{telemetry?: false}, _request), do: nil
+
+  def start(%Pool{name: pool}, request) do
+    now = System.monotonic_time()
+    metadata = Map.put(facts(request), :pool, pool)
+    times = %{system_time: System.system_time(), monotonic_time: now}
+    :telemetry.execute([:py, :call, :start], times, metadata)
+    {now, metadata}
+  end
+
+  @doc false
+  @spec stop(span | nil, reference | nil | false, term) :: :ok
+  def stop(nil, _ticket, _result), do: :ok
+
+  def stop({start, metadata}, ticket, {:error, %Error{} = error}) do
+    metadata = Map.merge(metadata, %{reason: error.kind, error: error})
+    :telemetry.execute([:py, :call, :exception], times(start, ticket), metadata)
+  end
+
+  def stop({start, metadata}, ticket, result) do
+    metadata = Map.put(metadata, :result, value(result))
+    :telemetry.execute([:py, :call, :stop], times(start, ticket), metadata)
+  end
+
+  @doc false
+  @spec overloaded(Pool.t(), map) :: :ok
+  def overloaded(%Pool{telemetry?: false}, _info), do: :ok
+
+  def overloaded(%Pool{name: pool}, info) do
+    metadata = %{pool: pool, size: info.size, max_queue: info.max_queue}
+    :telemetry.execute([:py, :pool, :overloaded], Map.take(info, [:queued, :running]), metadata)
+  end
+
+  defp facts({kind, target, name, _args, _kwargs}) when kind == :call,
+    do: %{kind: :call, target: target, name: name}
+
+  defp facts({:getattr, target, name}), do: %{kind: :getattr, target: target, name: name}
+  defp facts({:reload, module}), do: %{kind: :reload, target: module, name: nil}
+  defp facts({kind, _code, _vars, _file, _line}), do: %{kind: kind, target: nil, name: nil}
+
+  defp value({:ok, value}), do: value
+  defp value(:ok), do: nil
+
+  defp times(start, ticket) do
+    {queue, run} = if ticket, do: Native.times(ticket), else: {0, 0}
+
+    %{
+      duration: System.monotonic_time() - start,
+      queue_time: System.convert_time_unit(queue, :nanosecond, :native),
+      run_time: System.convert_time_unit(run, :nanosecond, :native)
+    }
+  end
+end
