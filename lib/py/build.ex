@@ -64,6 +64,10 @@ defmodule Py.Build do
     end
   end
 
+  @doc "Does `PY_SKIP_NATIVE` say that nothing is to be built?"
+  @spec skip?() :: boolean
+  def skip?, do: System.get_env("PY_SKIP_NATIVE") not in [nil, "", "0"]
+
   @doc """
   Makes sure that the libraries for a version of Python are there.
 
@@ -144,7 +148,7 @@ defmodule Py.Build do
   defp buildable?(place) do
     List.keymember?(Application.started_applications(), :mix, 0) and
       File.regular?(Path.join(place.root, "Cargo.toml")) and
-      is_nil(System.get_env("PY_SKIP_NATIVE"))
+      not skip?()
   end
 
   defp build_now(minor, place) do

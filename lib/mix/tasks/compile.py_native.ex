@@ -17,7 +17,11 @@ defmodule Mix.Tasks.Compile.PyNative do
     with {:ok, asked} <- Build.asked() do
       {found, warnings} = found()
       minors = Enum.uniq(found ++ asked)
-      finish(if(skip?(), do: supplied(minors, place), else: update(minors, place)), warnings)
+
+      finish(
+        if(Build.skip?(), do: supplied(minors, place), else: update(minors, place)),
+        warnings
+      )
     else
       error -> finish(error, [])
     end
@@ -29,14 +33,12 @@ defmodule Mix.Tasks.Compile.PyNative do
   @impl true
   def clean do
     File.rm(manifest())
-    unless skip?(), do: File.rm_rf!(place().native)
+    unless Build.skip?(), do: File.rm_rf!(place().native)
     :ok
   end
 
   # The folder of the project that is compiled: also where the sources of a dependency are.
   defp place, do: Build.place(Mix.Project.app_path(), File.cwd!())
-
-  defp skip?, do: System.get_env("PY_SKIP_NATIVE") not in [nil, "", "0"]
 
   # A missing Python is no reason not to compile: calls will say so, and another machine may have one.
   defp found do

@@ -99,7 +99,8 @@ defmodule Mix.Tasks.Py.Doctor do
       do: {:ok, "native", "for #{versions}, in #{place.native}"},
       else:
         {:wrong, "native",
-         "#{Enum.join(missing, " and ")} is missing in #{place.native}: run mix compile."}
+         "#{Enum.join(missing, " and ")} is missing in #{place.native}: " <>
+           "run #{if minor, do: "PY_VERSIONS=#{minor} "}mix compile."}
   end
 
   defp running(nil, python), do: [opens(python), answers()]
