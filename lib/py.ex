@@ -214,6 +214,8 @@ defmodule Py do
 
       iex> Py.call!(:math, :sqrt, [16.0])
       4.0
+      iex> Py.call!(:math, :sqrt, [-1])
+      ** (Py.Error) ValueError: math domain error
   """
   @spec call!(target, name, list, keyword) :: term
   def call!(target, name, args \\ [], options \\ []),
@@ -222,11 +224,8 @@ defmodule Py do
   @doc """
   Like `eval/3`, but returns the value or raises `Py.Error`.
 
-      iex> Py.eval!("1 / 0")
-      ** (Py.Error) Traceback (most recent call last):
-        File "<py>", line 1, in <module>
-          1 / 0
-      ZeroDivisionError: division by zero
+      iex> Py.eval!("x + 1", %{x: 1})
+      2
   """
   @spec eval!(code, variables, keyword) :: term
   def eval!(code, variables \\ %{}, options \\ []), do: value!(eval(code, variables, options))
