@@ -161,6 +161,25 @@ pub fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
     unsafe { ffi::PyCoro_CheckExact(value.as_ptr()) != 0 }
 }
 
+/// Keeps the cyclic collector from walking through containers that are only just being made.
+pub struct CollectorPause(bool);
+
+impl CollectorPause {
+    pub fn new(_: Python<'_>) -> Self {
+        // SAFETY: attached; sets a flag of the interpreter.
+        CollectorPause(unsafe { ffi::PyGC_Disable() } != 0)
+    }
+}
+
+impl Drop for CollectorPause {
+    fn drop(&mut self) {
+        if self.0 {
+            // SAFETY: made with the thread attached, and conversions do not detach it.
+            unsafe { ffi::PyGC_Enable() };
+        }
+    }
+}
+
 // ---------------------------------------------------------------------------------------------
 // Threads
 

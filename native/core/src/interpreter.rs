@@ -4,6 +4,7 @@
 //! can live in one process. An interpreter is never dropped.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,10 +30,10 @@ const LOOP_GRACE: Duration = Duration::from_secs(1);
 
 pub struct Interpreter {
     hooks: Hooks,
-    atoms: Mutex<HashMap<u64, Py<PyAny>>>,
-    names: Mutex<HashMap<u64, Py<PyString>>>,
-    /// Modules that were found fully imported once, by name.
-    modules: Mutex<HashMap<String, Py<PyAny>>>,
+    atoms: Mutex<ByWord<Py<PyAny>>>,
+    names: Mutex<ByWord<Py<PyString>>>,
+    /// Modules that were found fully imported once, by address.
+    modules: Mutex<ByWord<Py<PyAny>>>,
     bases: Mutex<HashMap<usize, Py<PyModule>>>,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) errands: Errands,
@@ -69,6 +70,9 @@ struct Hooks {
     reload: Py<PyAny>,
     leader: Py<PyAny>,
     flush_output: Py<PyAny>,
+    loop_run: Py<PyAny>,
+    loop_submit: Py<PyAny>,
+    loop_cancel: Py<PyAny>,
     int_from_bytes: Py<PyAny>,
     little: Py<PyString>,
 }
@@ -78,6 +82,7 @@ impl Hooks {
         let types = py.import("erlang._types")?;
         let code = py.import("erlang._code")?;
         let output = py.import("erlang._output")?;
+        let event_loop = py.import("erlang._loop")?;
         let class =
             |name: &str| -> PyResult<Py<PyType>> { Ok(types.getattr(name)?.cast_into::<PyType>()?.unbind()) };
         Ok(Hooks {
@@ -96,6 +101,9 @@ impl Hooks {
             reload: code.getattr("reload")?.unbind(),
             leader: output.getattr("leader")?.unbind(),
             flush_output: output.getattr("flush")?.unbind(),
+            loop_run: event_loop.getattr("run")?.unbind(),
+            loop_submit: event_loop.getattr("submit")?.unbind(),
+            loop_cancel: event_loop.getattr("cancel")?.unbind(),
             int_from_bytes: py.get_type::<PyInt>().getattr("from_bytes")?.unbind(),
             little: PyString::new(py, "little").unbind(),
         })
@@ -268,20 +276,19 @@ impl Interpreter {
         py: Python<'py>,
         name: &Bound<'py, PyString>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let text = name.to_str()?;
-        if let Some(module) = ffi::imported(name) {
-            let known = lock(&self.modules).get(text).is_some_and(|known| module.is(known));
-            if known {
-                return Ok(module);
-            }
+        if let Some(module) = ffi::imported(name)
+            && lock(&self.modules).contains_key(&address(&module))
+        {
+            return Ok(module);
         }
+        let text = name.to_str()?;
         if text.is_empty() || text.contains('\0') {
             return Err(no_such_module(text));
         }
         let module = py.import(name)?.into_any();
         let mut modules = lock(&self.modules);
         if modules.len() < MAX_CACHED_NAMES {
-            modules.insert(text.to_owned(), module.clone().unbind());
+            modules.insert(address(&module), module.clone().unbind());
         }
         Ok(module)
     }
@@ -393,7 +400,6 @@ impl Interpreter {
         coroutine: &Bound<'py, PyAny>,
         ticket: &Arc<Ticket>,
     ) -> PyResult<()> {
-        let event_loop = py.import("erlang._loop")?;
         let started = std::mem::replace(&mut lock(&self.event_loop).started, true);
         if !started {
             crate::runner::spawn_loop(self);
@@ -405,7 +411,7 @@ impl Interpreter {
         }
         self.scheduler.awaits(ticket);
         let handle = ffi::ticket_capsule(py, ticket.clone())?;
-        event_loop.call_method1("submit", (task, coroutine, handle)).map(drop)
+        self.hooks.loop_submit.bind(py).call1((task, coroutine, handle)).map(drop)
     }
 
     pub(crate) fn introduce_loop(&self, thread: ffi::ThreadId) {
@@ -452,7 +458,7 @@ impl Interpreter {
     }
 
     pub(crate) fn run_loop(&self, py: Python<'_>) -> PyResult<()> {
-        py.import("erlang._loop")?.call_method0("run").map(drop)
+        self.hooks.loop_run.bind(py).call0().map(drop)
     }
 
     // --- interrupting ------------------------------------------------------------------------
@@ -473,7 +479,7 @@ impl Interpreter {
         phase: Phase,
     ) -> PyResult<()> {
         if phase == Phase::Awaiting {
-            return py.import("erlang._loop")?.call_method1("cancel", (ticket.task(),)).map(drop);
+            return self.hooks.loop_cancel.bind(py).call1((ticket.task(),)).map(drop);
         }
         // With the GIL held the thread cannot finish this request and take another meanwhile.
         if let Some(thread) = self.scheduler.thread_of(ticket) {
@@ -485,6 +491,32 @@ impl Interpreter {
     /// Lets go of an object from a thread that must not wait for the GIL.
     pub fn release(&self, object: Py<PyAny>) {
         self.errands.release(object);
+    }
+}
+
+fn address(object: &Bound<'_, PyAny>) -> u64 {
+    object.as_ptr() as u64
+}
+
+/// A map whose keys are addresses or atoms: words that differ in their middle bits, and that nobody
+/// outside can choose.
+type ByWord<T> = HashMap<u64, T, BuildHasherDefault<WordHasher>>;
+
+#[derive(Default)]
+struct WordHasher(u64);
+
+impl Hasher for WordHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only words are hashed");
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        // Fibonacci hashing: the table takes its index from the low bits and its tag from the high.
+        self.0 = word.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

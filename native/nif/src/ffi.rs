@@ -143,15 +143,35 @@ impl Drop for Letter {
 pub struct Builder {
     env: *mut ErlNifEnv,
     stack: Vec<ErlNifTerm>,
+    /// Which message is being built.
+    message: u64,
+}
+
+/// A value of the message that is being built.
+#[derive(Clone, Copy)]
+pub struct Built {
+    term: ErlNifTerm,
+    message: u64,
 }
 
 impl Builder {
     pub fn new() -> Self {
         // SAFETY: an environment of our own, freed in `drop`.
-        Builder { env: unsafe { enif_alloc_env() }, stack: Vec::new() }
+        Builder { env: unsafe { enif_alloc_env() }, stack: Vec::new(), message: 0 }
+    }
+
+    /// The value on top, to be used again in the same message.
+    pub fn last(&self) -> Option<Built> {
+        self.stack.last().map(|term| Built { term: *term, message: self.message })
+    }
+
+    pub fn push_again(&mut self, built: Built) {
+        assert_eq!(built.message, self.message, "a term of another message");
+        self.stack.push(built.term);
     }
 
     pub fn clear(&mut self) {
+        self.message += 1;
         self.stack.clear();
         // SAFETY: no term of it is left on the stack.
         unsafe { enif_clear_env(self.env) };

@@ -7,7 +7,7 @@ use pyo3::types::PyBytes;
 use rustler::{Binary, ResourceArc, Term, TermType};
 
 use crate::atoms;
-use crate::ffi::{Builder, Elements, Entries};
+use crate::ffi::{Builder, Built, Elements, Entries};
 use crate::shared::SharedBytes;
 
 const FUNCTION: &str = "a function cannot be passed to Python yet";
@@ -208,6 +208,16 @@ pub struct TermWriter<'a> {
 }
 
 impl Write for TermWriter<'_> {
+    type Written = Built;
+
+    fn last(&self) -> Option<Built> {
+        self.builder.last()
+    }
+
+    fn again(&mut self, value: Built) {
+        self.builder.push_again(value);
+    }
+
     fn none(&mut self) {
         self.builder.push_atom(atoms::nil());
     }

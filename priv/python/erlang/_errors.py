@@ -15,6 +15,7 @@ from erlang._text import type_name, utf8
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Any
 
 _MAX_LEVELS = 16
 _MAX_MEMBERS = 100
@@ -45,6 +46,7 @@ def _describe(error: BaseException, levels: int, seen: set[int]) -> Struct:
     return Struct(
         "Elixir.Py.Error",
         {
+            "__exception__": True,
             "kind": _PYTHON,
             "type": utf8(name),
             "module": utf8(module),
@@ -102,10 +104,10 @@ def _syntax_excerpt(error: BaseException) -> str:
 
 def _notes(error: BaseException) -> list[str]:
     try:
-        given = getattr(error, "__notes__", ())
-        given = list.copy(given) if issubclass(type(given), list) else list(tuple.__iter__(given))
+        given: Any = getattr(error, "__notes__", None)
+        given = list.copy(given) if issubclass(type(given), list) else []
         notes = [utf8(note) for note in given[:_MAX_NOTES] if issubclass(type(note), str)]
-    except BaseException:  # a property that raises, or no sequence
+    except BaseException:  # a property that raises
         notes = []
     if type(error) is ModuleNotFoundError:
         notes += _how_to_install(error.name)

@@ -30,6 +30,9 @@ _PUT_CHARS, _UNICODE = Atom("put_chars"), Atom("unicode")
 leader: ContextVar[Pid] = ContextVar("erlang.leader")
 """The group leader of the call that runs: where its output goes."""
 
+_sink: Pid
+_default_leader: Pid
+
 
 def install(sink: Pid, default_leader: Pid) -> None:
     """Take over the standard streams. `sink` swallows what the group leaders answer."""
@@ -212,20 +215,32 @@ class _NoInput(io.TextIOBase):
 _start_thread = threading.Thread.start
 
 
-def _start(thread: threading.Thread) -> None:
+def _start(self: threading.Thread) -> None:
     """`Thread.start`, and the thread prints where the one that starts it does."""
-    run, context = thread.run, copy_context()
+    run, context = self.run, copy_context()
+    given = vars(self).copy()
 
     def run_in_context() -> None:
+        _restore_run(self, given)
         try:
-            # A context that is not empty was chosen: by 3.14's Thread(context=...) or -X flag.
-            run() if len(copy_context()) else context.run(run)
+            if len(copy_context()):  # chosen by 3.14's Thread(context=...) or its -X flag
+                run()
+            else:
+                context.run(run)
         finally:
             flush()
 
-    thread.run = run_in_context  # type: ignore[method-assign]
+    self.run = run_in_context  # type: ignore[method-assign]
     try:
-        _start_thread(thread)
+        _start_thread(self)
     except BaseException:
-        thread.run = run  # type: ignore[method-assign]
+        _restore_run(self, given)
         raise
+
+
+def _restore_run(thread: threading.Thread, given: dict[str, object]) -> None:
+    """Also undoes the cycle of references that `run_in_context` makes."""
+    if "run" in given:
+        vars(thread)["run"] = given["run"]
+    else:
+        vars(thread).pop("run", None)

@@ -13,20 +13,28 @@ const CHANGED: &str = "it was changed by another thread while it was converted";
 type Written = Result<(), Refusal>;
 
 /// Writes a Python value.
-pub fn from_python<W: Write>(interpreter: &Interpreter, value: &Bound<'_, PyAny>, writer: &mut W) -> Written {
-    Encoder { interpreter, writer, written: 0 }.value(value, 0)
+pub fn from_python<'py, W: Write>(
+    interpreter: &Interpreter,
+    value: &Bound<'py, PyAny>,
+    writer: &mut W,
+) -> Written {
+    Encoder { interpreter, writer, written: 0, keys: Vec::new() }.value(value, 0)
 }
 
-struct Encoder<'a, W> {
+struct Encoder<'a, 'py, W: Write> {
     interpreter: &'a Interpreter,
     writer: &'a mut W,
     written: usize,
+    /// Strings that were keys lately, and what was written for them.
+    keys: Vec<Option<(Bound<'py, PyString>, W::Written)>>,
 }
 
-impl<W: Write> Encoder<'_, W> {
+const KEYS: usize = 64;
+
+impl<'py, W: Write> Encoder<'_, 'py, W> {
     /// By exact type first, the frequent ones before the rare ones; then by what it is derived from;
     /// then Python is asked.
-    fn value(&mut self, value: &Bound<'_, PyAny>, depth: usize) -> Written {
+    fn value(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> Written {
         self.count()?;
         if let Ok(text) = value.cast_exact::<PyString>() {
             self.text(text)
@@ -55,7 +63,7 @@ impl<W: Write> Encoder<'_, W> {
         }
     }
 
-    fn derived(&mut self, value: &Bound<'_, PyAny>, depth: usize) -> Written {
+    fn derived(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> Written {
         if value.is_exact_instance_of::<PySet>() || value.is_exact_instance_of::<PyFrozenSet>() {
             self.set(value, depth)
         } else if let Some(etf) = self.interpreter.opaque_etf(value) {
@@ -87,7 +95,7 @@ impl<W: Write> Encoder<'_, W> {
         }
     }
 
-    fn described(&mut self, value: &Bound<'_, PyAny>, depth: usize) -> Written {
+    fn described(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> Written {
         let plain = self.interpreter.describe(value).map_err(|error| {
             Refusal::new(error.value(value.py()).str().map_or_else(
                 |_| String::from("it has no Elixir value"),
@@ -164,7 +172,7 @@ impl<W: Write> Encoder<'_, W> {
         }
     }
 
-    fn list(&mut self, list: &Bound<'_, PyList>, depth: usize) -> Written {
+    fn list(&mut self, list: &Bound<'py, PyList>, depth: usize) -> Written {
         check_depth(depth)?;
         let len = list.len();
         self.writer.list(len);
@@ -176,7 +184,7 @@ impl<W: Write> Encoder<'_, W> {
         Ok(())
     }
 
-    fn tuple(&mut self, tuple: &Bound<'_, PyTuple>, depth: usize) -> Written {
+    fn tuple(&mut self, tuple: &Bound<'py, PyTuple>, depth: usize) -> Written {
         check_depth(depth)?;
         let len = tuple.len();
         self.writer.tuple(len);
@@ -188,14 +196,14 @@ impl<W: Write> Encoder<'_, W> {
         Ok(())
     }
 
-    fn dict(&mut self, dict: &Bound<'_, PyDict>, depth: usize) -> Written {
+    fn dict(&mut self, dict: &Bound<'py, PyDict>, depth: usize) -> Written {
         check_depth(depth)?;
         let len = dict.len();
         self.writer.map(len);
         let mut entries = ffi::DictEntries::new(dict);
         let mut seen = 0;
         while let Some((key, value)) = entries.next() {
-            self.value(&key, depth + 1).map_err(|refusal| refusal.within(|| String::from("[a key]")))?;
+            self.key(&key, depth + 1).map_err(|refusal| refusal.within(|| String::from("[a key]")))?;
             self.value(&value, depth + 1).map_err(|refusal| refusal.within(|| step(&key)))?;
             seen += 1;
             if dict.len() != len || seen > len {
@@ -208,7 +216,25 @@ impl<W: Write> Encoder<'_, W> {
         self.end_map(len)
     }
 
-    fn set(&mut self, set: &Bound<'_, PyAny>, depth: usize) -> Written {
+    /// Keys are told apart by where they are: the string that is kept keeps its place.
+    fn key(&mut self, key: &Bound<'py, PyAny>, depth: usize) -> Written {
+        let Ok(text) = key.cast_exact::<PyString>() else { return self.value(key, depth) };
+        if self.keys.is_empty() {
+            self.keys.resize_with(KEYS, || None);
+        }
+        let place = (key.as_ptr() as usize >> 4) % KEYS;
+        if let Some((known, written)) = &self.keys[place]
+            && known.is(key)
+        {
+            self.writer.again(*written);
+            return Ok(());
+        }
+        self.text(text)?;
+        self.keys[place] = self.writer.last().map(|written| (text.clone(), written));
+        Ok(())
+    }
+
+    fn set(&mut self, set: &Bound<'py, PyAny>, depth: usize) -> Written {
         check_depth(depth)?;
         let items = ffi::items(set).map_err(|error| Refusal::new(error.to_string()))?;
         let version = self.interpreter.set_version();
@@ -231,7 +257,7 @@ impl<W: Write> Encoder<'_, W> {
         self.end_map(if version { 3 } else { 2 })
     }
 
-    fn structure(&mut self, name: &str, fields: &Bound<'_, PyDict>, depth: usize) -> Written {
+    fn structure(&mut self, name: &str, fields: &Bound<'py, PyDict>, depth: usize) -> Written {
         check_depth(depth)?;
         let len = fields.len() + 1;
         self.writer.map(len);

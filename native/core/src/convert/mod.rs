@@ -63,6 +63,13 @@ pub trait Read {
 
 /// Builds a value of the other side from tokens: after `list(n)` come `n` values, then `end_list(n)`.
 pub trait Write {
+    /// A value that was written, to be written again: rows of a table have the same keys.
+    type Written: Copy;
+
+    /// The value written last, where the other side can share it.
+    fn last(&self) -> Option<Self::Written>;
+    fn again(&mut self, value: Self::Written);
+
     fn none(&mut self);
     fn bool(&mut self, value: bool);
     fn int(&mut self, value: i64);

@@ -2,14 +2,14 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString, PyTuple};
 
 use super::{MAX_DEPTH, Read, Refusal, Token};
-use crate::ffi::{self, Sequence};
+use crate::ffi::{self, CollectorPause, Sequence};
 use crate::interpreter::Interpreter;
 
 type Converted<'py> = Result<Bound<'py, PyAny>, Refusal>;
 
 /// Converts the next value of `reader`.
 pub fn to_python<'py, R: Read>(py: Python<'py>, interpreter: &Interpreter, reader: &mut R) -> Converted<'py> {
-    Decoder { py, interpreter, reader }.value(0)
+    Decoder::new(py, interpreter, reader).value(0)
 }
 
 /// Converts a list into positional arguments.
@@ -20,7 +20,7 @@ pub fn arguments<'py, R: Read>(
 ) -> Result<Vec<Bound<'py, PyAny>>, Refusal> {
     match reader.next() {
         Token::List(len) => {
-            let mut decoder = Decoder { py, interpreter, reader };
+            let mut decoder = Decoder::new(py, interpreter, reader);
             (0..len)
                 .map(|index| decoder.value(1).map_err(|refusal| refusal.within(|| format!("[{index}]"))))
                 .collect()
@@ -45,7 +45,7 @@ pub fn keywords<'py, R: Read>(
     if len == 0 {
         return Ok(None);
     }
-    let mut decoder = Decoder { py, interpreter, reader };
+    let mut decoder = Decoder::new(py, interpreter, reader);
     let mut names = Sequence::tuple(py, len).map_err(from_error)?;
     let seen = PyDict::new(py);
     for _ in 0..len {
@@ -72,7 +72,7 @@ pub fn variables<'py, R: Read>(
     let Token::Map(len) = reader.next() else {
         return Err(Refusal::new("expected a map of variables"));
     };
-    let mut decoder = Decoder { py, interpreter, reader };
+    let mut decoder = Decoder::new(py, interpreter, reader);
     let variables = PyDict::new(py);
     for _ in 0..len {
         let name = decoder.name()?;
@@ -90,10 +90,52 @@ struct Decoder<'py, 'a, R> {
     py: Python<'py>,
     interpreter: &'a Interpreter,
     reader: &'a mut R,
+    keys: Keys<'py>,
+    _pause: CollectorPause,
 }
 
-impl<'py, R: Read> Decoder<'py, '_, R> {
+/// The strings that were keys of maps lately: rows of a table have the same ones.
+#[derive(Default)]
+struct Keys<'py>(Vec<Option<Bound<'py, PyString>>>);
+
+impl<'py> Keys<'py> {
+    const PLACES: usize = 64;
+    const LONGEST: usize = 32;
+
+    fn get(&mut self, py: Python<'py>, bytes: &[u8]) -> Converted<'py> {
+        let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return text(py, bytes) };
+        if bytes.len() > Self::LONGEST {
+            return text(py, bytes);
+        }
+        if self.0.is_empty() {
+            self.0.resize(Self::PLACES, None);
+        }
+        let place = (bytes.len() * 7 + usize::from(*first) * 3 + usize::from(*last)) % Self::PLACES;
+        if let Some(known) = &self.0[place]
+            && known.to_str().is_ok_and(|known| known.as_bytes() == bytes)
+        {
+            return Ok(known.clone().into_any());
+        }
+        let key = text(py, bytes)?;
+        self.0[place] = key.cast::<PyString>().ok().cloned();
+        Ok(key)
+    }
+}
+
+impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
+    fn new(py: Python<'py>, interpreter: &'a Interpreter, reader: &'a mut R) -> Self {
+        Decoder { py, interpreter, reader, keys: Keys::default(), _pause: CollectorPause::new(py) }
+    }
+
     fn value(&mut self, depth: usize) -> Converted<'py> {
+        self.convert(depth, false)
+    }
+
+    fn key(&mut self, depth: usize) -> Converted<'py> {
+        self.convert(depth, true)
+    }
+
+    fn convert(&mut self, depth: usize, is_key: bool) -> Converted<'py> {
         if depth > MAX_DEPTH {
             return Err(Refusal::new(format!("it is nested over {MAX_DEPTH} deep")));
         }
@@ -107,6 +149,7 @@ impl<'py, R: Read> Decoder<'py, '_, R> {
             }
             Token::Float(value) => Ok(PyFloat::new(py, value).into_any()),
             Token::Atom(id) => self.atom(id),
+            Token::Text(bytes) if is_key => self.keys.get(py, bytes),
             Token::Text(bytes) => text(py, bytes),
             Token::Bytes(bytes) => Ok(PyBytes::new(py, bytes).into_any()),
             Token::List(len) => self.sequence(Sequence::list(py, len), depth, '[', ']'),
@@ -159,7 +202,7 @@ impl<'py, R: Read> Decoder<'py, '_, R> {
     fn map(&mut self, len: usize, depth: usize) -> Converted<'py> {
         let dict = PyDict::new(self.py);
         for index in 0..len {
-            let key = self.value(depth + 1).map_err(|refusal| refusal.within(|| format!("[key {index}]")))?;
+            let key = self.key(depth + 1).map_err(|refusal| refusal.within(|| format!("[key {index}]")))?;
             let value = self
                 .value(depth + 1)
                 .map_err(|refusal| refusal.within(|| format!("[{}]", key_text(&key))))?;

@@ -1,0 +1,60 @@
+"""Prepares an interpreter. Imports nothing that is slow: each call of a test waits for it."""
+
+from __future__ import annotations
+
+import os
+
+import _erlang
+from erlang import _imports, _output, _types
+from erlang._exceptions import Cancelled
+from erlang._terms import Pid
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from types import FrameType, ModuleType
+    from typing import NoReturn, TypedDict
+
+    class Config(TypedDict):
+        sink: Pid
+        leader: Pid
+        signal: int
+        decimal: bool
+        set_version: bool
+
+else:
+    import _signal as signal  # `signal` itself makes enums of it, which takes milliseconds
+
+
+def start(config: Config) -> None:
+    """Wire the interpreter to the BEAM. Call it once, on the main thread."""
+    _types.configure(with_decimal=config["decimal"])
+    _output.install(config["sink"], config["leader"])
+    signal.signal(config["signal"], _interrupt)
+    os.fork, os.forkpty = _fork, _fork
+    _imports.after("logging", lambda _module: _install_logging(config["sink"]))
+    _imports.after("multiprocessing.context", _default_to_spawn)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    if _erlang.interrupted():
+        raise Cancelled
+
+
+def _fork() -> NoReturn:
+    raise RuntimeError(
+        "os.fork() would duplicate the whole BEAM: "
+        "use subprocess, or multiprocessing with the start method 'spawn'"
+    )
+
+
+def _install_logging(sink: Pid) -> None:
+    from erlang import _logging
+
+    _logging.install(sink)
+
+
+def _default_to_spawn(context: ModuleType) -> None:
+    # set_start_method() would count as the user's own choice and refuse a second one.
+    default = context._default_context
+    default._default_context = default.get_context("spawn")

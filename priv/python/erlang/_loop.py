@@ -1,0 +1,168 @@
+"""The asyncio event loop of the interpreter, on a thread that the native side starts.
+
+Each coroutine that is submitted is finished exactly once. Its task's done callback does that,
+not the task: one that is cancelled before its first step runs no code of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextvars import Context, copy_context
+
+import _erlang
+from erlang import _output
+from erlang._exceptions import Cancelled
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine
+    from typing import Any
+
+
+def run() -> None:
+    """Serve for ever. A second thread that calls this, because the first is stuck in native
+    code, gets a new loop, and so does what is submitted from then on."""
+    while True:
+        loop = _adopt()
+        _serve(loop)
+        for job in [job for job in _jobs.values() if job.loop is loop]:
+            job.finish(None, RuntimeError("the event loop was closed"))
+
+
+def submit(key: int, coroutine: Coroutine[Any, Any, object], handle: object) -> None:
+    """Run the coroutine in the context of the caller, then give its outcome to `handle`."""
+    global _woken
+    job = _Job(key, _current(), coroutine, handle)
+    _jobs[key] = job
+    _inbox.append((job, copy_context()))
+    # Waking a loop costs more than starting a task: one that was woken takes all there is. The
+    # flag is taken back before it looks, so what is added later is either seen or wakes it again.
+    if not _woken:
+        _woken = True
+        job.loop.call_soon_threadsafe(_take)
+
+
+def _take() -> None:
+    global _woken
+    _woken = False
+    while _inbox:
+        job, context = _inbox.popleft()
+        context.run(job.start)
+
+
+def cancel(key: int) -> None:
+    """Cancel the task of that key, if it has not ended."""
+    job = _jobs.get(key)
+    if job is not None:
+        job.loop.call_soon_threadsafe(job.cancel)
+
+
+_jobs: dict[int, _Job] = {}
+_inbox: deque[tuple[_Job, Context]] = deque()
+_woken = False
+
+
+class _Job:
+    """A coroutine on its way. It keeps its task alive, which asyncio does not."""
+
+    __slots__ = ("coroutine", "handle", "key", "loop", "task")
+
+    def __init__(
+        self,
+        key: int,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: Coroutine[Any, Any, object],
+        handle: object,
+    ) -> None:
+        self.key = key
+        self.loop = loop
+        self.coroutine = coroutine
+        self.handle = handle
+        self.task: asyncio.Task[object] | None = None
+
+    def start(self) -> None:
+        try:
+            self.task = self.loop.create_task(self.coroutine)
+            self.task.add_done_callback(self.end)
+        except BaseException as error:  # a task factory is user code
+            self.finish(None, error)
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    def end(self, task: asyncio.Task[object]) -> None:
+        import asyncio
+
+        try:
+            error = task.exception()
+        except asyncio.CancelledError as cancelled:
+            error = cancelled
+        self.finish(None if error else task.result(), error)
+
+    def finish(self, value: object, error: BaseException | None) -> None:
+        if _jobs.pop(self.key, None) is None:
+            return
+        try:
+            try:
+                _output.flush()
+            finally:
+                _erlang.finish(self.handle, value, error)
+        except BaseException:
+            _report()
+
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+_is_adopted = False
+
+
+def _current() -> asyncio.AbstractEventLoop:
+    """The loop of the thread that serves, or that of the one to come."""
+    with _lock:
+        return _open_loop()
+
+
+def _adopt() -> asyncio.AbstractEventLoop:
+    global _loop, _is_adopted, _woken
+    with _lock:
+        if _is_adopted:
+            # The thread of that loop is stuck: what it has not begun is lost with it.
+            _loop, _woken = None, False
+            _inbox.clear()
+        loop = _open_loop()
+        _is_adopted = True
+        return loop
+
+
+def _open_loop() -> asyncio.AbstractEventLoop:
+    global _loop, _is_adopted
+    import asyncio
+
+    if _loop is None or _loop.is_closed():
+        _loop, _is_adopted = asyncio.new_event_loop(), False
+    return _loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the loop until user code closes it, whatever comes out of it before."""
+    import asyncio
+
+    asyncio.set_event_loop(loop)
+    while not loop.is_closed():
+        try:
+            loop.run_forever()
+        except (Cancelled, SystemExit, KeyboardInterrupt):
+            # The task that raised one of the latter has it, and asyncio lets it out as well; the
+            # first may have been meant for a step that had just ended.
+            continue
+        except BaseException:
+            _report()
+
+
+def _report() -> None:
+    import traceback
+
+    traceback.print_exc()
