@@ -67,9 +67,10 @@ lint-python: setup ## ruff and mypy --strict
 	@_build/lint/bin/mypy --strict --python-executable _build/venv/bin/python priv/python examples/python
 
 bench: export MIX_ENV := prod
-bench: setup ## the benchmarks, as a table and in bench/results/
+bench: setup ## the benchmarks, as a table and in bench/results/ (BENCH='--only T1,T2 --runs 3')
 	@mix compile
-	@mix run bench/run.exs
+	@scripts/cargo.sh build --quiet --release -p py_floor
+	@PY_FLOOR="$$(scripts/cargo.sh --target-dir)/release/libpy_floor.so" mix run bench/run.exs $(BENCH)
 
 doctor: setup ## what Py finds on this machine, and what is wrong
 	@mix py.doctor

@@ -40,4 +40,5 @@ suppress_build_script_link_lines=true"
 # A newer file would make cargo build again what read it.
 [ "$(cat "$PYO3_CONFIG_FILE" 2>/dev/null)" = "$config" ] || echo "$config" >"$PYO3_CONFIG_FILE"
 
+[ "$1" != --target-dir ] || { echo "$CARGO_TARGET_DIR"; exit; }
 exec cargo "$@"

@@ -38,7 +38,8 @@ class _Finder:
             return None
         spec = self._find_elsewhere(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self.actions.pop(name))
+            # A Loader in all but its base class, whose module takes milliseconds to import.
+            spec.loader = _Loader(spec.loader, self.actions)  # type: ignore[assignment]
         return spec
 
     def _find_elsewhere(
@@ -54,9 +55,9 @@ class _Finder:
 class _Loader:
     """Loads by the module's own loader, which the module then has as its loader."""
 
-    def __init__(self, loader: Loader, action: Action) -> None:
+    def __init__(self, loader: Loader, actions: dict[str, Action]) -> None:
         self._loader = loader
-        self._action = action
+        self._actions = actions
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -66,7 +67,10 @@ class _Loader:
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        self._action(module)
+        # Not when it was found: who only looks for a module does not load it.
+        action = self._actions.pop(module.__name__, None)
+        if action is not None:
+            action(module)
 
 
 _finder = _Finder()
