@@ -142,8 +142,14 @@ defmodule Py.Cases.CallsTest do
   end
 
   test "24. ten thousand snippets do not grow memory", %{pool: pool} do
-    memory = fn -> eval(pool, "import tracemalloc, gc; gc.collect(); tracemalloc.get_traced_memory()[0]") end
-    snippets = fn from -> for n <- from..(from + 9_999), do: {:ok, ^n} = eval(pool, "x = #{n}\nx") end
+    memory = fn ->
+      eval(pool, "import tracemalloc, gc; gc.collect(); tracemalloc.get_traced_memory()[0]")
+    end
+
+    snippets = fn from ->
+      for n <- from..(from + 9_999), do: {:ok, ^n} = eval(pool, "x = #{n}\nx")
+    end
+
     snippets.(0)
     :ok = exec(pool, "import tracemalloc; tracemalloc.start()")
     {:ok, before} = memory.()
@@ -159,7 +165,10 @@ defmodule Py.Cases.CallsTest do
     assert Py.gather(calls, on: pool) == for(n <- 1..50, do: {:ok, n})
   end
 
-  test "P-A 3. a missing module, function or attribute leaves the pool as it was", %{pool: pool, pool_pid: pid} do
+  test "P-A 3. a missing module, function or attribute leaves the pool as it was", %{
+    pool: pool,
+    pool_pid: pid
+  } do
     assert %{type: "ModuleNotFoundError", message: "No module named 'nope_nope'"} =
              error(call(pool, :nope_nope, :f))
 
@@ -183,7 +192,9 @@ defmodule Py.Cases.CallsTest do
   end
 
   test "return: :object and inline:", %{pool: pool} do
-    assert %{kind: :not_available, message: message} = error(eval(pool, "1", %{}, return: :object))
+    assert %{kind: :not_available, message: message} =
+             error(eval(pool, "1", %{}, return: :object))
+
     assert message =~ "later version"
     assert eval(pool, "1", %{}, inline: true) == {:ok, 1}
   end
