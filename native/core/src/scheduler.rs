@@ -30,7 +30,7 @@ const SPIN: Duration = Duration::from_micros(20);
 pub struct Limits {
     /// Requests in progress.
     pub size: usize,
-    /// Requests that wait, and coroutines in flight.
+    /// Requests that wait, and coroutines in flight: so many beyond `size` are taken.
     pub max_queue: usize,
     pub grace: Duration,
 }
@@ -221,6 +221,11 @@ impl State {
 }
 
 impl PoolState {
+    /// What is queued while there is a place for it to run does not wait.
+    fn is_full(&self) -> bool {
+        self.running + self.queue.len() + self.awaiting >= self.limits.size + self.limits.max_queue
+    }
+
     fn has_work(&self) -> bool {
         match self.stage {
             Stage::Starting => self.start.is_some(),
@@ -562,7 +567,7 @@ impl Pool {
 
     pub fn submit(&self, job: Job) -> Result<(), Refusal> {
         self.push(job, |pool, job| {
-            if pool.queue.len() + pool.awaiting >= pool.limits.max_queue {
+            if pool.is_full() {
                 return Err(Refusal::Overloaded);
             }
             pool.queue.push_back(job);

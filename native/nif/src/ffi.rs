@@ -8,10 +8,10 @@ use pyo3::Py;
 use pyo3::types::PyBytes;
 use rustler::sys::{
     ERL_NIF_BIN2TERM_SAFE, ErlNifEnv, ErlNifMapIterator, ErlNifMapIteratorEntry, ErlNifTerm, enif_alloc_env,
-    enif_binary_to_term, enif_clear_env, enif_free_env, enif_get_tuple, enif_make_copy, enif_make_double,
-    enif_make_list_from_array, enif_make_map_from_arrays, enif_make_new_binary, enif_make_tuple_from_array,
-    enif_map_iterator_create, enif_map_iterator_destroy, enif_map_iterator_get_pair, enif_map_iterator_next,
-    enif_send,
+    enif_binary_to_term, enif_clear_env, enif_free_env, enif_get_map_size, enif_get_tuple, enif_make_copy,
+    enif_make_double, enif_make_list_from_array, enif_make_map_from_arrays, enif_make_map_put,
+    enif_make_new_binary, enif_make_new_map, enif_make_tuple_from_array, enif_map_iterator_create,
+    enif_map_iterator_destroy, enif_map_iterator_get_pair, enif_map_iterator_next, enif_send,
 };
 use rustler::{Atom, Encoder, Env, LocalPid, ResourceArc, Term};
 
@@ -138,6 +138,9 @@ impl Drop for Letter {
     }
 }
 
+/// Maps of more keys are trees: OTP's MAP_SMALL_MAP_LIMIT.
+const SMALL_MAP: usize = 32;
+
 /// Builds one message, bottom-up: what is pushed last is on top, and containers take their elements
 /// from the top. Only values built here are on the stack, so each belongs to the environment.
 pub struct Builder {
@@ -253,15 +256,38 @@ impl Builder {
     /// False where two keys are the same.
     pub fn end_map(&mut self, len: usize) -> bool {
         let from = self.stack.len() - 2 * len;
-        let (keys, values): (Vec<_>, Vec<_>) =
-            self.stack[from..].chunks_exact(2).map(|pair| (pair[0], pair[1])).unzip();
-        let mut map = ErlNifTerm::default();
-        // SAFETY: keys and values are terms of this environment, `len` of each.
-        let made =
-            unsafe { enif_make_map_from_arrays(self.env, keys.as_ptr(), values.as_ptr(), len, &mut map) };
+        let entries = &self.stack[from..];
+        let made = if len <= SMALL_MAP { self.small_map(entries) } else { self.large_map(entries) };
         self.stack.truncate(from);
-        self.stack.push(map);
-        made != 0
+        self.stack.extend(made);
+        made.is_some()
+    }
+
+    fn small_map(&self, entries: &[ErlNifTerm]) -> Option<ErlNifTerm> {
+        let (keys, values): (Vec<_>, Vec<_>) = entries.chunks_exact(2).map(|pair| (pair[0], pair[1])).unzip();
+        let mut map = ErlNifTerm::default();
+        // SAFETY: keys and values are terms of this environment, as many of each.
+        let made = unsafe {
+            enif_make_map_from_arrays(self.env, keys.as_ptr(), values.as_ptr(), keys.len(), &mut map)
+        };
+        (made != 0).then_some(map)
+    }
+
+    /// Key by key, and without the steps on the way: made at once, a large map is sorted with random
+    /// numbers that OTP takes from the calling scheduler, which our threads are not (OTP 25 crashes).
+    fn large_map(&self, entries: &[ErlNifTerm]) -> Option<ErlNifTerm> {
+        let steps = Builder::new();
+        let mut size = 0;
+        // SAFETY: the steps refer to keys and values of this environment, which outlives them; what
+        // is kept is copied whole.
+        unsafe {
+            let mut map = enif_make_new_map(steps.env);
+            for pair in entries.chunks_exact(2) {
+                enif_make_map_put(steps.env, map, pair[0], pair[1], &mut map);
+            }
+            enif_get_map_size(steps.env, map, &mut size);
+            (size == entries.len() / 2).then(|| enif_make_copy(self.env, map))
+        }
     }
 
     /// Sends what is on top to a process of this node, from a thread that is no scheduler. False
