@@ -28,7 +28,7 @@ defmodule Py.Case do
     for kind <- Module.get_attribute(__CALLER__.module, :kinds) do
       quote do
         @tag in: unquote(kind)
-        ExUnit.Case.test unquote("#{name} (in: #{inspect(kind)})"), unquote(context) do
+        ExUnit.Case.test unquote(name) <> unquote(" (in: #{inspect(kind)})"), unquote(context) do
           unquote(body)
           Py.Case.assert_no_messages()
         end

@@ -5,8 +5,8 @@ defmodule Py.Error.Rendering do
 
   @headline "Traceback (most recent call last):"
   @group_headline "Exception Group Traceback (most recent call last):"
-  @caused "\nThe above exception was the direct cause of the following exception:\n"
-  @during "\nDuring handling of the above exception, another exception occurred:\n"
+  @caused "The above exception was the direct cause of the following exception:"
+  @during "During handling of the above exception, another exception occurred:"
 
   @meanings %{
     timeout: "the call did not end in time",
@@ -25,25 +25,69 @@ defmodule Py.Error.Rendering do
   }
 
   @spec text(Error.t()) :: String.t()
-  def text(%Error{kind: :python} = error), do: error |> lines() |> Enum.join("\n")
+  def text(%Error{kind: :python} = error), do: error |> lines(0) |> Enum.join("\n")
 
   def text(%Error{kind: kind, message: message}) do
     meaning = Map.get(@meanings, kind, to_string(kind))
     if message in [nil, ""], do: meaning, else: "#{meaning}: #{message}"
   end
 
-  defp lines(%Error{kind: :python, exceptions: []} = error), do: before(error) ++ own(error)
-  defp lines(%Error{kind: :python} = error), do: before(error) ++ group(error)
-  defp lines(%Error{} = error), do: [text(error)]
+  # The layout of Python's traceback module, its bars and corners included. `depth` is that of the groups around.
+  defp lines(%Error{kind: :python, exceptions: []} = error, depth) do
+    before(error, depth) ++ emit(traceback(error, @headline) ++ summary(error), depth)
+  end
 
-  defp before(%Error{cause: %Error{} = cause}), do: lines(cause) ++ String.split(@caused, "\n")
-  defp before(%Error{context: %Error{} = one}), do: lines(one) ++ String.split(@during, "\n")
-  defp before(_error), do: []
+  defp lines(%Error{kind: :python} = error, 0), do: before(error, 0) ++ corner(group(error, 1))
 
-  defp own(error), do: traceback(error.traceback, @headline) ++ summary(error)
+  defp lines(%Error{kind: :python} = error, depth),
+    do: before(error, depth) ++ group(error, depth)
 
-  defp traceback([], _headline), do: []
-  defp traceback(frames, headline), do: [headline | Enum.flat_map(frames, &frame/1)]
+  defp lines(%Error{} = error, depth), do: emit([text(error)], depth)
+
+  defp before(%Error{cause: %Error{} = cause}, depth),
+    do: lines(cause, depth) ++ link(@caused, depth)
+
+  defp before(%Error{context: %Error{} = one}, depth),
+    do: lines(one, depth) ++ link(@during, depth)
+
+  defp before(_error, _depth), do: []
+
+  defp link(text, depth), do: emit(["", text, ""], depth)
+
+  defp emit(lines, 0), do: lines
+  defp emit(lines, depth), do: Enum.map(lines, &(indent(depth) <> "| " <> &1))
+
+  defp indent(depth), do: String.duplicate(" ", 2 * depth)
+
+  defp corner(["  | " <> first | rest]), do: ["  + " <> first | rest]
+
+  defp group(error, depth) do
+    own = emit(traceback(error, @group_headline) ++ summary(error), depth)
+
+    members =
+      for {member, number} <- Enum.with_index(error.exceptions, 1),
+          line <- [rule(number, depth) | lines(member, depth + 1)],
+          do: line
+
+    own ++ members ++ close(List.last(error.exceptions), depth + 1)
+  end
+
+  defp rule(number, depth) do
+    indent(depth) <>
+      if(number == 1, do: "+-", else: "  ") <> "+---------------- #{number} ----------------"
+  end
+
+  # A group that comes last has drawn the line already.
+  defp close(member, depth) do
+    if group?(member), do: [], else: [indent(depth) <> "+------------------------------------"]
+  end
+
+  defp group?(%Error{exceptions: []} = error), do: group?(error.cause) or group?(error.context)
+  defp group?(%Error{}), do: true
+  defp group?(nil), do: false
+
+  defp traceback(%Error{traceback: []}, _headline), do: []
+  defp traceback(error, headline), do: [headline | Enum.flat_map(error.traceback, &frame/1)]
 
   defp frame(%{file: file, line: line, function: function, source: source}) do
     place = "  File \"#{file}\", line #{line}, in #{function}"
@@ -63,29 +107,4 @@ defmodule Py.Error.Rendering do
     do: type
 
   defp class(%Error{module: module, type: type}), do: "#{module}.#{type}"
-
-  # The bars and corners of Python's traceback module.
-  defp group(error) do
-    [first | rest] = own_of_group(error)
-    last = length(error.exceptions)
-
-    members =
-      for {member, number} <- Enum.with_index(error.exceptions, 1),
-          line <- member(member, number) do
-        line
-      end
-
-    ["  + " <> first | Enum.map(rest, &("  | " <> &1))] ++
-      ["  +-+---------------- 1 ----------------" | tl(members)] ++
-      if(last > 0, do: ["    +------------------------------------"], else: [])
-  end
-
-  defp own_of_group(error), do: traceback(error.traceback, @group_headline) ++ summary(error)
-
-  defp member(error, number) do
-    [
-      "    +---------------- #{number} ----------------"
-      | Enum.map(lines(error), &("    | " <> &1))
-    ]
-  end
 end
