@@ -28,12 +28,10 @@
 -type error() :: #{kind := atom(), message := binary() | nil, atom() => term()}.
 -type result() :: {ok, term()} | {error, error()}.
 
-%% Where a process keeps the futures of its references.
+%% Where a process keeps the futures of its references: `{Limit, #{Ref => {Deadline, Future}}}'. One that receives the
+%% results itself never asks for its futures, so at the limit those whose deadline has passed are dropped.
 -define(FUTURES, '$py_futures').
-%% A process that receives the results itself never asks for its futures: above this many, the old ones are dropped.
--define(MANY, 1000).
-%% No call of this module has a longer deadline than its pool's; a day outlives any that makes sense.
--define(OLD, 86400000).
+-define(LIMIT, 1000).
 
 %% @equiv call(Module, Function, Arguments, [], [])
 -spec call(name(), name(), [term()]) -> result().
@@ -102,7 +100,7 @@ async_call(Module, Function, Arguments) ->
 async_call(Module, Function, Arguments, Kwargs) ->
     Future = future(Module, Function, Arguments, Kwargs),
     Ref = maps:get(ref, Future),
-    put(?FUTURES, maps:put(Ref, {now_ms(), Future}, kept())),
+    keep(Ref, {deadline(), Future}),
     {ok, Ref}.
 
 %% @equiv await(Ref, infinity)
@@ -114,9 +112,10 @@ await(Ref) ->
 %% `await' of the same reference raises `badarg'.
 -spec await(reference(), timeout()) -> result().
 await(Ref, Timeout) ->
-    case maps:take(Ref, futures()) of
-        {{_Since, Future}, Rest} ->
-            put(?FUTURES, Rest),
+    {Limit, Futures} = futures(),
+    case maps:take(Ref, Futures) of
+        {{_Deadline, Future}, Rest} ->
+            put(?FUTURES, {Limit, Rest}),
             plain('Elixir.Py':await(Future, Timeout));
         error ->
             error(badarg, [Ref, Timeout])
@@ -154,19 +153,27 @@ future(Module, Function, Arguments, Kwargs) ->
 
 futures() ->
     case get(?FUTURES) of
-        undefined -> #{};
+        undefined -> {?LIMIT, #{}};
         Futures -> Futures
     end.
 
-kept() ->
-    Futures = futures(),
-    case map_size(Futures) > 0 andalso map_size(Futures) rem ?MANY =:= 0 of
-        true -> young(Futures, now_ms() - ?OLD);
-        false -> Futures
-    end.
+keep(Ref, Kept) ->
+    {Limit, Futures} = within_limit(futures()),
+    put(?FUTURES, {Limit, Futures#{Ref => Kept}}).
 
-young(Futures, Oldest) ->
-    maps:filter(fun(_Ref, {Since, _Future}) -> Since > Oldest end, Futures).
+within_limit({Limit, Futures}) when map_size(Futures) < Limit ->
+    {Limit, Futures};
+within_limit({_Limit, Futures}) ->
+    Now = now_ms(),
+    Running = maps:filter(fun(_Ref, {Deadline, _Future}) -> Deadline > Now end, Futures),
+    {max(?LIMIT, 2 * map_size(Running)), Running}.
+
+%% An atom is greater than any number.
+deadline() ->
+    case 'Elixir.Py.Pool':lookup('Elixir.Py') of
+        #{timeout := Timeout} when is_integer(Timeout) -> now_ms() + Timeout;
+        _ -> infinity
+    end.
 
 now_ms() ->
     erlang:monotonic_time(millisecond).

@@ -9,8 +9,15 @@ defmodule Py.Output do
   @spec start_link(term) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
+  @doc "Returns when what Python has sent so far was passed on."
+  @spec flush() :: :ok
+  def flush, do: GenServer.call(__MODULE__, :flush, :infinity)
+
   @impl true
   def init(nil), do: {:ok, nil}
+
+  @impl true
+  def handle_call(:flush, _from, state), do: {:reply, :ok, state}
 
   @impl true
   def handle_info({:py_log, level, message, facts}, state) do

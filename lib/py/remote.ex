@@ -4,7 +4,7 @@ defmodule Py.Remote do
   # `on: {pool, node}`: a process over there makes the request, and watches who asked. So the death of the caller and the
   # loss of the connection end the request there, which an :erpc call would let run on.
 
-  alias Py.{Caller, Error, Native, Telemetry}
+  alias Py.{Caller, Error, Native, Output, Telemetry}
 
   # The deadline is kept over there; the caller waits this much longer before it stops believing in the connection.
   @slack 1_000
@@ -12,6 +12,13 @@ defmodule Py.Remote do
   @doc "Runs a request on a pool of another node. `owner` is for whom, where that is not the calling process."
   @spec run(atom, node, Caller.request(), timeout | nil, pid | nil) :: Caller.result()
   def run(pool, node, request, timeout, owner \\ nil) do
+    # To spawn on a node that is not there logs a warning besides.
+    if Node.connect(node) == true,
+      do: request(pool, node, request, timeout, owner),
+      else: {:error, down(node, :noconnection)}
+  end
+
+  defp request(pool, node, request, timeout, owner) do
     reply_to = :erlang.alias([:reply])
     watched = owner && Process.monitor(owner)
     arguments = [reply_to, self(), pool, request, timeout]
@@ -48,6 +55,8 @@ defmodule Py.Remote do
         perform(pool, request, timeout, monitor)
       end
 
+    # What Python printed goes to the caller's node by way of Py.Output: before the result.
+    Output.flush()
     :erlang.send(reply_to, {:py_remote, reply_to, result})
   end
 

@@ -101,7 +101,7 @@ defmodule Py.Cases.OutputTest do
             "import logging\nlogging.getLogger('app').setLevel(1)\nlogging.getLogger('app').#{level}('said %d', 7)"
 
           :ok = exec(pool, code)
-          flush()
+          Py.Output.flush()
         end)
 
       assert log =~ "said 7"
@@ -135,7 +135,7 @@ defmodule Py.Cases.OutputTest do
             "import logging\nlogging.basicConfig()\nlogging.basicConfig()\nlogging.warning('once only')"
           )
 
-        flush()
+        Py.Output.flush()
       end)
 
     assert log |> String.split("once only") |> length() == 2
@@ -144,24 +144,21 @@ defmodule Py.Cases.OutputTest do
   test "P-D 6. the level can be changed at run time", %{pool: pool} do
     code = "import logging\nlog = logging.getLogger('py.levels')\nlog.info('seen at info')"
     :ok = exec(pool, "import logging\nlogging.getLogger('py.levels').setLevel('WARNING')")
-    quiet = capture_log(fn -> exec(pool, code) && flush() end)
+    quiet = capture_log(fn -> exec(pool, code) && Py.Output.flush() end)
     :ok = exec(pool, "import logging\nlogging.getLogger('py.levels').setLevel('INFO')")
-    loud = capture_log(fn -> exec(pool, code) && flush() end)
+    loud = capture_log(fn -> exec(pool, code) && Py.Output.flush() end)
     refute quiet =~ "seen at info"
     assert loud =~ "seen at info"
 
-    assert capture_log([level: :error], fn -> exec(pool, code) && flush() end) == ""
+    assert capture_log([level: :error], fn -> exec(pool, code) && Py.Output.flush() end) == ""
   end
 
   test "99. an exception in a log has its traceback", %{pool: pool} do
     code =
       "import logging\ntry:\n  1/0\nexcept ZeroDivisionError:\n  logging.exception('it failed')"
 
-    log = capture_log(fn -> exec(pool, code) && flush() end)
+    log = capture_log(fn -> exec(pool, code) && Py.Output.flush() end)
     assert log =~ "it failed"
     assert log =~ "ZeroDivisionError"
   end
-
-  # What Python logged is a message to Py.Output: when that answers, it has been handled.
-  defp flush, do: :sys.get_state(Py.Output)
 end

@@ -171,7 +171,7 @@ defmodule Py.Cases.TimeoutsTest do
   test "91. a hundred killed callers leave all slots free", %{pool: pool} do
     callers =
       for _ <- 1..100,
-          do: spawn(fn -> call(pool, :time, :sleep, [60], [], timeout: :infinity) end)
+          do: spawn(fn -> call(pool, :time, :sleep, [3], [], timeout: :infinity) end)
 
     eventually(fn -> Py.Pool.info(pool).running == 16 end)
     Enum.each(callers, &Process.exit(&1, :kill))

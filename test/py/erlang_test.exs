@@ -1,0 +1,95 @@
+defmodule Py.ErlangTest do
+  # The Erlang module `py`.
+  use ExUnit.Case, async: false
+
+  test "4. names as atoms, binaries and charlists" do
+    assert :py.call(:math, :sqrt, [16]) == {:ok, 4.0}
+    assert :py.call("math", "sqrt", [16]) == {:ok, 4.0}
+    assert :py.call(~c"math", ~c"sqrt", [16]) == {:ok, 4.0}
+    assert :py.call(:os, ~c"path.join", ["a", "b"]) == {:ok, "a/b"}
+  end
+
+  test "kwargs and options as maps and proplists" do
+    for kwargs <- [%{indent: 2}, [indent: 2], %{~c"indent" => 2}, [{"indent", 2}]] do
+      assert :py.call(:json, :dumps, [[1]], kwargs) == {:ok, "[\n  1\n]"}
+    end
+
+    assert {:error, %{kind: :timeout}} = :py.call(:time, :sleep, [5], [], timeout: 10)
+    assert {:error, %{kind: :timeout}} = :py.call(:time, :sleep, [5], %{}, %{timeout: 10})
+    assert {:error, %{kind: :encode}} = :py.call(:json, :dumps, [1], indent: 1, indent: 2)
+  end
+
+  test "eval and exec" do
+    assert :py.eval(~c"1 + 1") == {:ok, 2}
+    assert :py.eval("x * y", %{x: 5, y: 5}) == {:ok, 25}
+    assert :py.eval("x * y", [{~c"x", 5}, {"y", 5}]) == {:ok, 25}
+    assert {:error, %{kind: :timeout}} = :py.eval("while True: pass", [], timeout: 10)
+    assert :py.exec("1") == :ok
+    assert :py.exec("x", x: 1) == :ok
+
+    assert {:error, %{traceback: [%{file: "a.erl", line: 7}]}} =
+             :py.exec("1/0", [], file: "a.erl", line: 7)
+  end
+
+  test "errors are maps without the marks of a struct, all the way down" do
+    code =
+      "try:\n  1/0\nexcept ZeroDivisionError as e:\n  raise ExceptionGroup('g', [ValueError('v')]) from e"
+
+    assert {:error, error} = :py.eval(code)
+    refute is_map_key(error, :__struct__) or is_map_key(error, :__exception__)
+    assert %{type: "ExceptionGroup", cause: cause, exceptions: [member]} = error
+    refute is_map_key(cause, :__struct__)
+    refute is_map_key(member, :__struct__)
+  end
+
+  test "async_call and await" do
+    assert {:ok, ref} = :py.async_call(:math, :sqrt, [16])
+    assert is_reference(ref)
+    assert :py.await(ref) == {:ok, 4.0}
+    assert_raise ArgumentError, fn -> :py.await(ref) end
+
+    assert {:ok, ref} = :py.async_call(:builtins, :int, ["ff"], %{base: 16})
+    assert_receive {:py_result, ^ref, {:ok, 255}}, 5_000
+
+    assert {:ok, ref} = :py.async_call(:time, :sleep, [60])
+    assert {:error, %{kind: :timeout}} = :py.await(ref, 10)
+  end
+
+  test "a process that receives its results itself keeps few of its futures" do
+    restart_default(timeout: 1)
+    on_exit(fn -> restart_default([]) end)
+
+    for _ <- 1..2_500 do
+      {:ok, ref} = :py.async_call(:builtins, :abs, [1])
+      assert_receive {:py_result, ^ref, _result}, 5_000
+    end
+
+    {_limit, futures} = Process.get(:"$py_futures")
+    assert map_size(futures) <= 1_000
+  end
+
+  defp restart_default(options) do
+    Application.put_env(:py, :default, options)
+    if pid = Process.whereis(Py), do: DynamicSupervisor.terminate_child(Py.DefaultPool, pid)
+    Py.eval("1", %{}, timeout: 5_000)
+  end
+
+  test "async_gather and parallel" do
+    assert :py.async_gather([{:math, :sqrt, [16]}, {:builtins, :int, ["ff"], [base: 16]}]) ==
+             {:ok, [4.0, 255]}
+
+    assert :py.parallel([{:math, :sqrt, [4]}]) == {:ok, [2.0]}
+
+    assert {:error, %{type: "ValueError"}} =
+             :py.parallel([{:math, :sqrt, [4]}, {:math, :sqrt, [-1]}])
+
+    assert :py.async_gather([]) == {:ok, []}
+    refute_received {:py_result, _ref, _result}
+  end
+
+  test "cast and execution_mode" do
+    assert :py.cast(:math, :sqrt, [16]) == :ok
+    assert :py.cast(:builtins, :int, ["ff"], %{base: 16}) == :ok
+    assert :py.execution_mode() == :thread
+  end
+end

@@ -1,0 +1,92 @@
+defmodule Py.RemoteTest do
+  # on: {pool, node}
+  use ExUnit.Case, async: false
+
+  import Py.Case, only: [error: 1, eventually: 1, assert_no_messages: 0]
+
+  @pool :py_remote
+
+  setup_all do
+    System.cmd("epmd", ["-daemon"])
+    {:ok, _pid} = :net_kernel.start([:"py_test_#{System.pid()}@127.0.0.1", :longnames])
+    on_exit(fn -> :net_kernel.stop() end)
+  end
+
+  setup do
+    name = :"py_peer_#{System.unique_integer([:positive])}"
+    arguments = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
+
+    {:ok, peer, node} =
+      :peer.start(%{name: name, host: ~c"127.0.0.1", longnames: true, args: arguments})
+
+    {:ok, _started} = :erpc.call(node, :application, :ensure_all_started, [:py])
+    # A process of :erpc does not outlive its call: the pool belongs to a supervisor over there.
+    child = {Py.Pool, name: @pool}
+    {:ok, _pid} = :erpc.call(node, Supervisor, :start_child, [Py.Supervisor, child])
+    on_exit(fn -> if Process.alive?(peer), do: :peer.stop(peer) end)
+    %{node: node, peer: peer}
+  end
+
+  defp info(node), do: :erpc.call(node, Py.Pool, :info, [@pool])
+
+  test "103. calls run over there, and print here", %{node: node} do
+    on = {@pool, node}
+    assert Py.call(:math, :sqrt, [16], on: on) == {:ok, 4.0}
+    assert Py.eval("x + 1", %{x: 1}, on: on) == {:ok, 2}
+    assert Py.exec("1", %{}, on: on) == :ok
+    pid = :erpc.call(node, :os, :getpid, []) |> List.to_integer()
+    assert Py.call(:os, :getpid, [], on: on) == {:ok, pid}
+
+    assert ExUnit.CaptureIO.capture_io(fn -> Py.exec("print('there')", %{}, on: on) end) ==
+             "there\n"
+
+    assert error(Py.call(:math, :sqrt, [-1], on: on)).type == "ValueError"
+    assert_no_messages()
+  end
+
+  test "the deadline holds over there", %{node: node} do
+    assert error(Py.call(:time, :sleep, [60], on: {@pool, node}, timeout: 50)).kind == :timeout
+    eventually(fn -> info(node).running == 0 end)
+  end
+
+  test "asynchronous calls, cancel, casts", %{node: node} do
+    on = {@pool, node}
+    assert Py.await(Py.async_call(:math, :sqrt, [16], on: on)) == {:ok, 4.0}
+    future = Py.async_call(:time, :sleep, [60], on: on)
+    eventually(fn -> info(node).running == 1 end)
+    assert Py.cancel(future) == :ok
+    eventually(fn -> info(node).running == 0 end)
+
+    before = info(node).calls
+    assert Py.cast(:math, :sqrt, [16], on: on) == :ok
+    eventually(fn -> info(node).calls > before end)
+    assert_no_messages()
+  end
+
+  test "the death of the caller ends the call over there", %{node: node} do
+    caller = spawn(fn -> Py.call(:time, :sleep, [60], on: {@pool, node}, timeout: :infinity) end)
+    eventually(fn -> info(node).running == 1 end)
+    Process.exit(caller, :kill)
+    eventually(fn -> info(node).running == 0 end)
+
+    owner =
+      spawn(fn ->
+        Py.async_call(:time, :sleep, [60], on: {@pool, node}, timeout: :infinity)
+        Process.sleep(:infinity)
+      end)
+
+    eventually(fn -> info(node).running == 1 end)
+    Process.exit(owner, :kill)
+    eventually(fn -> info(node).running == 0 end)
+  end
+
+  test "P-D 10. a node that cannot be reached, or goes away", %{node: node, peer: peer} do
+    assert error(Py.eval("1", %{}, on: {@pool, :"nobody@127.0.0.1"})).kind == :nodedown
+    assert error(Py.eval("1", %{}, on: {:py_unknown, node})).kind == :no_pool
+    future = Py.async_call(:time, :sleep, [60], on: {@pool, node})
+    eventually(fn -> info(node).running == 1 end)
+    :peer.stop(peer)
+    assert error(Py.await(future)).kind == :nodedown
+    assert_no_messages()
+  end
+end
