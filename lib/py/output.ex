@@ -25,7 +25,7 @@ defmodule Py.Output do
     {:noreply, state}
   end
 
-  def handle_info({:py_forward, dest, message}, state) do
+  def handle_info({:py_forward, {dest, message}}, state) do
     send(dest, message)
     {:noreply, state}
   end
