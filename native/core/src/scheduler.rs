@@ -91,6 +91,8 @@ struct PoolState {
     queue: VecDeque<Job>,
     running: usize,
     awaiting: usize,
+    /// Requests that were settled, whose threads do not come back and cannot be retired either.
+    stuck: usize,
     calls: Arc<AtomicU64>,
 }
 
@@ -166,6 +168,13 @@ impl State {
         Wake::Spawn(self.add_runner())
     }
 
+    /// Whether a runner that is awake is to take more work. What runs on the main thread can be
+    /// interrupted in the middle of a system call, so others leave the work to it where it is free.
+    fn may_go_on(&self, runner: usize) -> bool {
+        let main_is_free = runner != MAIN && self.parked.contains(&MAIN);
+        !self.runners[runner].retired && !main_is_free && self.awake <= ENOUGH_AWAKE
+    }
+
     fn add_runner(&mut self) -> usize {
         let runner = Runner { parker: Arc::default(), id: None, current: None, retired: false };
         match self.ended.pop() {
@@ -183,6 +192,22 @@ impl State {
     /// Threads that serve.
     fn threads(&self) -> usize {
         self.runners.len() - self.ended.len() - self.retired
+    }
+
+    /// Whether a pool takes no more. What is queued while there is a place for it to run does not wait.
+    fn is_full(&self, pool: usize) -> bool {
+        let PoolState { limits, running, queue, awaiting, stuck, .. } = &self.pools[pool];
+        let limit = limits.size + limits.max_queue;
+        let taken = running + queue.len() + awaiting;
+        *stuck >= limits.size.max(1) || (taken >= limit && taken - self.answered(pool) >= limit)
+    }
+
+    /// Requests that have their answer, and whose threads are about to see to the next. Who got the
+    /// answer and asks again must not find the pool full.
+    fn answered(&self, pool: usize) -> usize {
+        let current =
+            self.runners.iter().filter(|runner| !runner.retired).filter_map(|runner| runner.current.as_ref());
+        current.filter(|current| current.ticket.pool() == pool && current.ticket.is_answered()).count()
     }
 
     fn has_work(&self) -> bool {
@@ -221,11 +246,6 @@ impl State {
 }
 
 impl PoolState {
-    /// What is queued while there is a place for it to run does not wait.
-    fn is_full(&self) -> bool {
-        self.running + self.queue.len() + self.awaiting >= self.limits.size + self.limits.max_queue
-    }
-
     fn has_work(&self) -> bool {
         match self.stage {
             Stage::Starting => self.start.is_some(),
@@ -287,9 +307,8 @@ impl Scheduler {
     /// Ends the request that the runner was at, and gives it the next one.
     pub(crate) fn next(&self, runner: usize) -> Option<Job> {
         let mut state = self.lock();
-        let was_blocked = state.runners[runner].current.as_ref().is_some_and(|current| current.blocked);
         state.finish(runner);
-        if state.runners[runner].retired || (was_blocked && state.awake > ENOUGH_AWAKE) {
+        if !state.may_go_on(runner) {
             return None;
         }
         let job = state.take_job()?;
@@ -301,8 +320,10 @@ impl Scheduler {
 
     /// Waits until there may be work; false where the runner is to end.
     pub(crate) fn wait(&self, runner: usize) -> bool {
-        self.spin();
-        let parker = {
+        if runner == MAIN || !self.lock().parked.contains(&MAIN) {
+            self.spin();
+        }
+        let (parker, wake) = {
             let mut state = self.lock();
             if state.runners[runner].retired {
                 state.retired -= 1;
@@ -314,13 +335,15 @@ impl Scheduler {
                 // The main thread never ends: it is back from wherever it was.
                 state.runners[runner].retired = false;
             }
-            if state.has_work() && state.awake <= ENOUGH_AWAKE {
+            if state.has_work() && state.may_go_on(runner) {
                 return true;
             }
             state.awake -= 1;
+            let wake = state.wake_for_work();
             state.parked.push(runner);
-            state.runners[runner].parker.clone()
+            (state.runners[runner].parker.clone(), wake)
         };
+        self.wake(wake);
         parker.wait();
         true
     }
@@ -407,8 +430,10 @@ impl Scheduler {
         self.lock().runners[MAIN].is_at(ticket)
     }
 
+    /// True where the main thread is at a request that was settled, and was not given up.
     pub(crate) fn main_is_interrupted(&self) -> bool {
-        self.lock().runners[MAIN].current.as_ref().is_some_and(|current| current.ticket.is_settled())
+        let main = &self.lock().runners[MAIN];
+        !main.retired && main.current.as_ref().is_some_and(|current| current.ticket.is_settled())
     }
 
     pub(crate) fn thread_of(&self, ticket: &Arc<Ticket>) -> Option<ThreadId> {
@@ -482,6 +507,7 @@ impl Scheduler {
         let wake = {
             let mut state = self.lock();
             let State { runners, pools, retired, .. } = &mut *state;
+            pools.iter_mut().for_each(|pool| pool.stuck = 0);
             for runner in runners.iter_mut().filter(|runner| !runner.retired) {
                 let Some(current) = runner.current.as_ref() else {
                     continue;
@@ -493,6 +519,8 @@ impl Scheduler {
                     runner.retired = true;
                     *retired += 1;
                     pool.running -= 1;
+                } else if stuck {
+                    pool.stuck += 1;
                 }
             }
             state.wake_for_work()
@@ -538,6 +566,7 @@ impl Pool {
             queue: VecDeque::new(),
             running: 0,
             awaiting: 0,
+            stuck: 0,
             calls: calls.clone(),
         });
         drop(state);
@@ -546,8 +575,8 @@ impl Pool {
 
     /// Runs what the pool needs before it serves. Requests wait until [`Pool::opened`] is called.
     pub fn start(&self, job: Job) -> Result<(), Refusal> {
-        self.push(job, |pool, job| {
-            pool.start = Some(job);
+        self.push(job, |state, job| {
+            state.pools[self.id].start = Some(job);
             Ok(())
         })
     }
@@ -566,11 +595,11 @@ impl Pool {
     }
 
     pub fn submit(&self, job: Job) -> Result<(), Refusal> {
-        self.push(job, |pool, job| {
-            if pool.is_full() {
+        self.push(job, |state, job| {
+            if state.is_full(self.id) {
                 return Err(Refusal::Overloaded);
             }
-            pool.queue.push_back(job);
+            state.pools[self.id].queue.push_back(job);
             Ok(())
         })?;
         self.calls.fetch_add(1, Ordering::Relaxed);
@@ -580,14 +609,14 @@ impl Pool {
     fn push(
         &self,
         job: Job,
-        put: impl FnOnce(&mut PoolState, Job) -> Result<(), Refusal>,
+        put: impl FnOnce(&mut State, Job) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         job.ticket.set_pool(self.id);
         let ticket = job.ticket.clone();
         let result = {
             let mut state = self.scheduler.lock();
-            let pool = &mut state.pools[self.id];
-            let put = if pool.stage == Stage::Stopped { Err(Refusal::Stopped) } else { put(pool, job) };
+            let stopped = state.pools[self.id].stage == Stage::Stopped;
+            let put = if stopped { Err(Refusal::Stopped) } else { put(&mut state, job) };
             put.map(|()| {
                 self.scheduler.queued.fetch_add(1, Ordering::Relaxed);
                 self.scheduler.rouse_watch(&mut state);
@@ -643,7 +672,7 @@ impl Pool {
         PoolInfo {
             limits: pool.limits,
             queued: pool.queue.len(),
-            running: pool.running,
+            running: pool.running - state.answered(self.id),
             awaiting: pool.awaiting,
             threads: state.threads(),
             retired: state.retired,

@@ -77,6 +77,11 @@ impl Ticket {
         self.phase.load(Ordering::Acquire) == SETTLED
     }
 
+    /// True where it was settled by the thread that ran it.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.is_settled() && !self.was_interrupted()
+    }
+
     pub fn submitted(&self) -> Instant {
         self.submitted
     }

@@ -63,6 +63,7 @@ fn sweep(interpreter: &'static Interpreter, now: Instant) {
             scheduler.cancel(&ticket);
         }
     }
+    interpreter.interrupt_main_again();
     scheduler.retire_stuck(now);
     interpreter.unblock_loop(now);
 }
