@@ -214,8 +214,8 @@ defmodule Py do
 
       iex> Py.call!(:math, :sqrt, [16.0])
       4.0
-      iex> Py.call!(:math, :sqrt, [-1])
-      ** (Py.Error) ValueError: math domain error
+      iex> Py.call!(:builtins, :chr, [-1])
+      ** (Py.Error) ValueError: chr() arg not in range(0x110000)
   """
   @spec call!(target, name, list, keyword) :: term
   def call!(target, name, args \\ [], options \\ []),

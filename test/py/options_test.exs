@@ -37,7 +37,7 @@ defmodule Py.OptionsTest do
     end
 
     assert_raise ArgumentError, ~r/must be a keyword list, got: %{}/, fn ->
-      Py.call(:math, :sqrt, [4], %{})
+      apply(Py, :call, [:math, :sqrt, [4], %{}])
     end
   end
 
@@ -58,28 +58,37 @@ defmodule Py.OptionsTest do
   end
 
   test "variables that are no map, with what to write instead" do
-    error = assert_raise ArgumentError, fn -> Py.eval("1", timeout: 5) end
+    error = assert_raise ArgumentError, fn -> apply(Py, :eval, ["1", [timeout: 5]]) end
     assert error.message =~ "the variables of Py.eval must be a map, got: [timeout: 5]"
     assert error.message =~ "Py.eval(code, %{}, options)"
-    assert_raise ArgumentError, fn -> Py.exec("1", MapSet.new()) end
-    assert_raise ArgumentError, fn -> Py.eval("1", nil) end
+    assert_raise ArgumentError, fn -> apply(Py, :exec, ["1", MapSet.new()]) end
+    assert_raise ArgumentError, fn -> apply(Py, :eval, ["1", nil]) end
   end
 
   test "targets, names, arguments and code of the wrong type" do
-    assert_raise ArgumentError, ~r/the target must be/, fn -> Py.call(nil, :sqrt, []) end
-    assert_raise ArgumentError, ~r/the name must be/, fn -> Py.call(:math, 5, []) end
+    assert_raise ArgumentError, ~r/the target must be/, fn ->
+      apply(Py, :call, [nil, :sqrt, []])
+    end
+
+    assert_raise ArgumentError, ~r/the name must be/, fn -> apply(Py, :call, [:math, 5, []]) end
 
     assert_raise ArgumentError, ~r/the arguments of Py.call must be a list/, fn ->
-      Py.call(:math, :sqrt, 4)
+      apply(Py, :call, [:math, :sqrt, 4])
     end
 
     assert_raise ArgumentError, ~r/the arguments of Py.call must be a list/, fn ->
-      Py.call(:math, :sqrt, [4 | 5])
+      apply(Py, :call, [:math, :sqrt, [4 | 5]])
     end
 
-    assert_raise ArgumentError, ~r/the code of Py.eval must be/, fn -> Py.eval(:code) end
-    assert_raise ArgumentError, ~r/a call of Py.gather is/, fn -> Py.gather([{:math, :sqrt}]) end
-    assert_raise FunctionClauseError, fn -> Py.bytes(:a) end
+    assert_raise ArgumentError, ~r/the code of Py.eval must be/, fn ->
+      apply(Py, :eval, [:code])
+    end
+
+    assert_raise ArgumentError, ~r/a call of Py.gather is/, fn ->
+      apply(Py, :gather, [[{:math, :sqrt}]])
+    end
+
+    assert_raise FunctionClauseError, fn -> apply(Py, :bytes, [:a]) end
   end
 
   test "the options of a pool" do
