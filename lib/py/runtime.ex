@@ -20,7 +20,7 @@ defmodule Py.Runtime do
   def boot(choice), do: GenServer.call(__MODULE__, {:boot, choice}, :infinity)
 
   @impl true
-  def init(nil), do: {:ok, :idle}
+  def init(nil), do: {:ok, :persistent_term.get(__MODULE__, :idle)}
 
   @impl true
   def handle_call({:boot, choice}, _from, state) do
@@ -59,10 +59,18 @@ defmodule Py.Runtime do
     end
   end
 
-  defp booted(:ok, python), do: {{:ok, python}, {:booted, python}}
-  # From here on a libpython is open in this process, and it cannot be closed.
-  defp booted({:error, text}, _python),
-    do: {{:error, text}, {:broken, text <> " Restart the node after that."}}
+  # From here on a libpython is open in this process and cannot be closed: that outlives the application.
+  defp booted(:ok, python), do: {{:ok, python}, last({:booted, python})}
+
+  defp booted({:error, text}, _python) do
+    text = text <> " Restart the node after that."
+    {{:error, text}, last({:broken, text})}
+  end
+
+  defp last(state) do
+    :persistent_term.put(__MODULE__, state)
+    state
+  end
 
   defp remembered?({:failed, _text, facts, since}, facts), do: now() - since < @remembered
   defp remembered?(_state, _facts), do: false

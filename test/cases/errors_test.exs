@@ -167,7 +167,7 @@ defmodule Py.Cases.ErrorsTest do
              {__MODULE__, _test, 1, location} | _
            ] = stacktrace
 
-    assert location[:line] == __ENV__.line - 15
+    assert location[:line] == __ENV__.line - 14
     assert Exception.format_stacktrace(stacktrace) =~ ~s|app.py:2: :python.in("f")|
   end
 

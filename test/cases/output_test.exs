@@ -109,6 +109,7 @@ defmodule Py.Cases.OutputTest do
     end
   end
 
+  @tag :capture_log
   test "99. with file, line and the domain :python", %{pool: pool} do
     Py.LogCollector.attach(self())
 

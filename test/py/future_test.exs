@@ -50,7 +50,9 @@ defmodule Py.FutureTest do
     futures = for _ <- 1..3, do: Py.async_call(:time, :sleep, [60])
     quick = Py.async_call(:math, :sqrt, [16])
 
-    eventually(fn -> match?({:message_queue_len, 1}, Process.info(self(), :message_queue_len)) end)
+    eventually(fn ->
+      match?({:message_queue_len, 1}, Process.info(self(), :message_queue_len))
+    end)
 
     results = Py.await_many(futures ++ [quick], 100)
     assert Enum.map(Enum.take(results, 3), &error(&1).kind) == [:timeout, :timeout, :timeout]

@@ -64,6 +64,23 @@ defmodule Py.RuntimeTest do
     assert fresh(code, []) == "{:ok, 1}\n"
   end
 
+  test "Python outlives the application, and serves it when it starts again" do
+    code = """
+    IO.inspect(Py.eval("import builtins\\nbuiltins.py_kept = 5"))
+    :ok = Application.stop(:py)
+    {:error, error} = Py.eval("1")
+    IO.puts(Exception.message(error))
+    {:ok, _} = Application.ensure_all_started(:py)
+    IO.inspect(Py.eval("import builtins\\nbuiltins.py_kept"))
+    Py.exec!("print('printed')")
+    """
+
+    output = fresh(code, [])
+    assert output =~ "{:ok, nil}\n"
+    assert output =~ "the application :py does not run"
+    assert output =~ "{:ok, 5}\nprinted\n"
+  end
+
   test "P-D 3. a library of another version is refused before it is used" do
     Py.eval!("1")
     {:ok, %{python: python}} = Py.Pool.fetch(Py)
