@@ -430,10 +430,10 @@ impl Scheduler {
         self.lock().runners[MAIN].is_at(ticket)
     }
 
-    /// True where the main thread is at a request that was settled, and was not given up.
+    /// True where the main thread is at a request that somebody else settled, and was not given up.
     pub(crate) fn main_is_interrupted(&self) -> bool {
         let main = &self.lock().runners[MAIN];
-        !main.retired && main.current.as_ref().is_some_and(|current| current.ticket.is_settled())
+        !main.retired && main.current.as_ref().is_some_and(|current| current.ticket.was_interrupted())
     }
 
     pub(crate) fn thread_of(&self, ticket: &Arc<Ticket>) -> Option<ThreadId> {

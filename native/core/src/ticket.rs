@@ -123,21 +123,23 @@ impl Ticket {
     }
 
     pub fn fail(&self, kind: Kind, message: &str) -> Option<Phase> {
-        self.interrupted.store(true, Ordering::Relaxed);
-        self.settle(Outcome::Failed(Fault::new(kind, message)))
+        let (phase, reply) = self.take()?;
+        self.interrupted.store(true, Ordering::Release);
+        reply.send(Outcome::Failed(Fault::new(kind, message)));
+        Some(phase)
     }
 
     /// Ends the request without an answer. Tells where it was, unless it was settled already.
     pub(crate) fn discard(&self) -> Option<Phase> {
-        self.interrupted.store(true, Ordering::Relaxed);
         let (phase, reply) = self.take()?;
+        self.interrupted.store(true, Ordering::Release);
         reply.discard();
         Some(phase)
     }
 
     /// True where somebody else than the thread that ran it settled it while it ran.
     pub(crate) fn was_interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
+        self.interrupted.load(Ordering::Acquire)
     }
 
     /// Notes that only the end of the request matters, not its value.

@@ -1,12 +1,14 @@
 """Source text -> code, cached within bounds.
 
-Source without a file gets a name of its own and is put into linecache for as long as its code is
-cached, so that tracebacks (ours and those of the `traceback` module) show its lines.
+Source without a file gets a name of its own. It is put into linecache for as long as its code is
+cached, and so is source whose file is not here (a release, a notebook), so that tracebacks (ours
+and those of the `traceback` module) show its lines.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections import OrderedDict
 
@@ -56,7 +58,7 @@ def _compile_cached(key: Key) -> Program:
     name = file or f"<eval-{next(_numbers)}>"
     compiled = _compile(source, name, line, wants_value)
     if compiled.size <= _MAX_CACHED_SIZE:
-        if file is None:
+        if file is None or not os.path.exists(file):
             _show_source(name, source, line)
         _cache.add(key, compiled)
     return compiled
