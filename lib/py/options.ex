@@ -51,7 +51,7 @@ defmodule Py.Options do
       doc: "how many calls are in progress at once, blocked ones included"
     ],
     max_queue: [
-      type: :positive,
+      type: :count,
       default: 10_000,
       doc: "how many calls may wait; beyond it a call is `:overloaded` at once"
     ],

@@ -135,6 +135,15 @@ defmodule Py.Cases.TimeoutsTest do
     assert most <= 3
   end
 
+  @tag pool: [size: 1, max_queue: 0]
+  test "91. a pool without a queue takes what it has a place for", %{pool: pool} do
+    for n <- 1..200, do: assert(eval(pool, "n", %{n: n}) == {:ok, n})
+    running = Py.async_call(:time, :sleep, [60], on: pool)
+    assert error(eval(pool, "1")).kind == :overloaded
+    assert Py.cancel(running) == :ok
+    eventually(fn -> eval(pool, "1") == {:ok, 1} end)
+  end
+
   @tag pool: [size: 1]
   test "P-A 11. time in the queue counts", %{pool: pool} do
     blocker = Py.async_call(:time, :sleep, [60], on: pool)

@@ -94,7 +94,7 @@ defmodule Py.OptionsTest do
   test "the options of a pool" do
     for options <- [
           [size: 0],
-          [max_queue: 0],
+          [max_queue: -1],
           [grace: -1],
           [timeout: :never],
           [start_timeout: "1"],

@@ -19,6 +19,7 @@ rustler::atoms! {
     __exception__,
     py_bytes = "Elixir.Py.Bytes",
     py_error = "Elixir.Py.Error",
+    py_output_process = "Elixir.Py.Output",
     py_result,
     py_booted,
     py_forward,

@@ -12,6 +12,7 @@ use rustler::sys::{
     enif_make_double, enif_make_list_from_array, enif_make_map_from_arrays, enif_make_map_put,
     enif_make_new_binary, enif_make_new_map, enif_make_tuple_from_array, enif_map_iterator_create,
     enif_map_iterator_destroy, enif_map_iterator_get_pair, enif_map_iterator_next, enif_send,
+    enif_whereis_pid,
 };
 use rustler::{Atom, Encoder, Env, LocalPid, ResourceArc, Term};
 
@@ -316,8 +317,15 @@ impl Builder {
         self.stack.swap(top - 1, top - 2);
     }
 
+    /// The process of this node that is registered under a name.
     pub fn find(&self, name: Atom) -> Option<LocalPid> {
-        self.env().whereis_pid(name)
+        let mut pid = MaybeUninit::uninit();
+        // SAFETY: a null caller environment is right for threads that the VM does not manage; on
+        // success the pid is written.
+        unsafe {
+            let found = enif_whereis_pid(std::ptr::null_mut(), name.as_c_arg(), pid.as_mut_ptr());
+            (found != 0).then(|| LocalPid::from_c_arg(pid.assume_init()))
+        }
     }
 
     pub fn existing_atom(&self, name: &str) -> Option<Atom> {

@@ -4,16 +4,12 @@ use py_core::convert::from_python;
 use py_core::wire::{Address, Host};
 use py_core::{Fault, Interpreter, Kind};
 use pyo3::prelude::*;
-use rustler::LocalPid;
 
 use crate::atoms;
 use crate::reply::with_message;
 use crate::terms::TermWriter;
 
-pub struct Node {
-    /// The process that sends on what is for other nodes: `enif_send` reaches only this one.
-    pub forwarder: LocalPid,
-}
+pub struct Node;
 
 impl Host for Node {
     fn send(
@@ -50,7 +46,9 @@ impl Host for Node {
             builder.push_atom(atoms::py_forward());
             builder.swap();
             builder.end_tuple(2);
-            Ok(builder.send(&self.forwarder))
+            // `enif_send` reaches only this node; the process of this name reaches all.
+            let forwarder = builder.find(atoms::py_output_process());
+            Ok(forwarder.is_some_and(|forwarder| builder.send(&forwarder)))
         })
     }
 }

@@ -87,7 +87,7 @@ fn boot(env: Env<'_>, tag: Term<'_>, config: BootConfig) -> NifResult<Atom> {
         });
     };
     py_core::reset_signals_in_forked_children();
-    boot_python(facts, Box::new(Node { forwarder: config.sink }), Box::new(ready))
+    boot_python(facts, Box::new(Node), Box::new(ready))
         .map(|()| atoms::ok())
         .map_err(|message| Error::Term(Box::new(message)))
 }

@@ -32,7 +32,7 @@ def start(config: Config) -> None:
     _output.install(config["sink"], config["leader"])
     signal.signal(config["signal"], _interrupt)
     os.fork, os.forkpty = _fork, _fork
-    _imports.after("logging", lambda _module: _install_logging(config["sink"]))
+    _imports.after("logging", lambda _module: _install_logging())
     _imports.after("multiprocessing.context", _default_to_spawn)
 
 
@@ -48,10 +48,11 @@ def _fork() -> NoReturn:
     )
 
 
-def _install_logging(sink: Pid) -> None:
+def _install_logging() -> None:
     from erlang import _logging
 
-    _logging.install(sink)
+    # By name: unlike its pid, the name survives a restart of that process.
+    _logging.install("Elixir.Py.Output")
 
 
 def _default_to_spawn(context: ModuleType) -> None:

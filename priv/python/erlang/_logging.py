@@ -27,7 +27,7 @@ _LEVELS = [
 _DEBUG = Atom("debug")
 
 
-def install(sink: Pid) -> None:
+def install(sink: Pid | str) -> None:
     """Add the handler to the root logger, once."""
     root = logging.getLogger()
     if not any(isinstance(handler, Handler) for handler in root.handlers):
@@ -37,7 +37,7 @@ def install(sink: Pid) -> None:
 class Handler(logging.Handler):
     """Sends each record to the process that feeds Logger."""
 
-    def __init__(self, sink: Pid) -> None:
+    def __init__(self, sink: Pid | str) -> None:
         super().__init__()
         self._sink = sink
 
