@@ -27,7 +27,12 @@ defmodule Py.Bench do
     {options, []} = OptionParser.parse!(arguments, strict: [runs: :integer, only: :string])
     runs = Keyword.get(options, :runs, 5)
     only = options[:only] && String.split(options[:only], ",")
-    rows = for {name, unit, text, fun} <- cases(), only == nil or name in only, do: measure(name, unit, text, fun, runs)
+
+    rows =
+      for {name, unit, text, fun} <- cases(),
+          only == nil or name in only,
+          do: measure(name, unit, text, fun, runs)
+
     report(rows, runs, only)
   end
 
@@ -39,7 +44,8 @@ defmodule Py.Bench do
     floor = fn -> Py.Bench.Floor.call([16.0]) end
 
     [
-      {"L1 floor p50", "us", "one call after another, no Python", fn -> percentile(floor, 50) end},
+      {"L1 floor p50", "us", "one call after another, no Python",
+       fn -> percentile(floor, 50) end},
       {"L1 p50", "us", "one `math.sqrt` after another", fn -> percentile(&sqrt/0, 50) end},
       {"L1 p99", "us", "the same", fn -> percentile(&sqrt/0, 99) end},
       {"L1 cold p50", "us", "the same with 5 ms between them", fn -> cold(&sqrt/0) end}
@@ -66,16 +72,31 @@ defmodule Py.Bench do
     for megabytes <- [1, 10, 100] do
       bytes = :binary.copy(<<7>>, megabytes * 1_000_000)
       echo = fn -> Py.eval!("x", %{x: Py.bytes(bytes)}) end
-      {"B1 #{megabytes} MB", "ms", "bytes echoed: copied in, not copied out", fn -> milliseconds(echo) end}
+
+      {"B1 #{megabytes} MB", "ms", "bytes echoed: copied in, not copied out",
+       fn -> milliseconds(echo) end}
     end
   end
 
   defp terms do
     ints = Enum.to_list(1..1_000_000)
     floats = Enum.map(ints, &(&1 / 3))
-    maps = for i <- 1..10_000, do: %{"id" => i, "name" => "name #{i}", "score" => i / 7, "tags" => ["a", "b"], "ok" => true}
 
-    for {text, value} <- [{"a million ints", ints}, {"a million floats", floats}, {"10,000 maps of five keys", maps}] do
+    maps =
+      for i <- 1..10_000,
+          do: %{
+            "id" => i,
+            "name" => "name #{i}",
+            "score" => i / 7,
+            "tags" => ["a", "b"],
+            "ok" => true
+          }
+
+    for {text, value} <- [
+          {"a million ints", ints},
+          {"a million floats", floats},
+          {"10,000 maps of five keys", maps}
+        ] do
       {"B2 #{text}", "ms", "echoed", fn -> milliseconds(fn -> Py.eval!("x", %{x: value}) end) end}
     end
   end
@@ -88,27 +109,47 @@ defmodule Py.Bench do
   defp sqrt, do: {:ok, 4.0} = Py.call(:math, :sqrt, [16.0])
 
   defp percentile(fun, percent, count \\ 20_000) do
-    for(_ <- 1..count, do: nanoseconds(fun)) |> Enum.sort() |> Enum.at(div(count * percent, 100)) |> Kernel./(1_000)
+    for(_ <- 1..count, do: nanoseconds(fun))
+    |> Enum.sort()
+    |> Enum.at(div(count * percent, 100))
+    |> Kernel./(1_000)
   end
 
   defp cold(fun) do
-    times = for _ <- 1..200, do: (Process.sleep(5); nanoseconds(fun))
+    times =
+      for _ <- 1..200,
+          do:
+            (
+              Process.sleep(5)
+              nanoseconds(fun)
+            )
+
     times |> Enum.sort() |> Enum.at(100) |> Kernel./(1_000)
   end
 
   defp rate(fun, processes) do
     each = div(@calls, processes)
-    work = fn -> for(_ <- 1..processes, do: Task.async(fn -> for(_ <- 1..each, do: fun.()) && :ok end)) |> Task.await_many(60_000) end
+
+    work = fn ->
+      for(_ <- 1..processes, do: Task.async(fn -> for(_ <- 1..each, do: fun.()) && :ok end))
+      |> Task.await_many(60_000)
+    end
+
     each * processes * 1.0e9 / nanoseconds(work)
   end
 
   defp async do
-    work = fn -> for(_ <- 1..10_000, do: Py.async_call(:math, :sqrt, [16.0])) |> Py.await_many() end
+    work = fn ->
+      for(_ <- 1..10_000, do: Py.async_call(:math, :sqrt, [16.0])) |> Py.await_many()
+    end
+
     10_000 * 1.0e9 / nanoseconds(work)
   end
 
   defp sleepers do
-    milliseconds(fn -> for(_ <- 1..1_000, do: Py.async_call(:asyncio, :sleep, [0.1])) |> Py.await_many() end)
+    milliseconds(fn ->
+      for(_ <- 1..1_000, do: Py.async_call(:asyncio, :sleep, [0.1])) |> Py.await_many()
+    end)
   end
 
   defp milliseconds(fun), do: nanoseconds(fun) / 1.0e6
@@ -121,14 +162,26 @@ defmodule Py.Bench do
 
   defp measure(name, unit, text, fun, runs) do
     fun.()
-    values = for(_ <- 1..runs, do: (:erlang.garbage_collect(); fun.())) |> Enum.sort()
+
+    values =
+      for(
+        _ <- 1..runs,
+        do:
+          (
+            :erlang.garbage_collect()
+            fun.()
+          )
+      )
+      |> Enum.sort()
+
     row = {name, unit, text, List.first(values), Enum.at(values, div(runs, 2)), List.last(values)}
     IO.puts("  " <> Enum.join(Tuple.to_list(row) |> Enum.map(&shown/1), "  "))
     row
   end
 
   defp report(rows, runs, only) do
-    lines = for row <- rows, do: "| " <> Enum.map_join(Tuple.to_list(row), " | ", &shown/1) <> " |"
+    lines =
+      for row <- rows, do: "| " <> Enum.map_join(Tuple.to_list(row), " | ", &shown/1) <> " |"
 
     table =
       Enum.join(
@@ -148,8 +201,12 @@ defmodule Py.Bench do
       "Python #{Py.eval!("import platform; platform.python_version()")}, #{Date.utc_today()}"
   end
 
-  defp shown(number) when is_float(number) and number >= 1_000, do: number |> round() |> Integer.to_string() |> grouped()
-  defp shown(number) when is_float(number), do: :erlang.float_to_binary(number, decimals: if(number < 10, do: 2, else: 1))
+  defp shown(number) when is_float(number) and number >= 1_000,
+    do: number |> round() |> Integer.to_string() |> grouped()
+
+  defp shown(number) when is_float(number),
+    do: :erlang.float_to_binary(number, decimals: if(number < 10, do: 2, else: 1))
+
   defp shown(text), do: text
 
   defp grouped(digits), do: String.replace(digits, ~r/\B(?=(\d{3})+$)/, ",")
