@@ -50,7 +50,7 @@ fn next(requests: &Receiver<Request>) -> Option<Request> {
     while begin.elapsed() < SPIN {
         match requests.try_recv() {
             Ok(request) => return Some(request),
-            Err(TryRecvError::Empty) => std::hint::spin_loop(),
+            Err(TryRecvError::Empty) => std::thread::yield_now(),
             Err(TryRecvError::Disconnected) => return None,
         }
     }

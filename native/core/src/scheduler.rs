@@ -360,6 +360,8 @@ impl Scheduler {
                 }
                 std::hint::spin_loop();
             }
+            // The thread that is waited for may be waiting for this core.
+            std::thread::yield_now();
         }
     }
 

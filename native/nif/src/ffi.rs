@@ -174,6 +174,10 @@ impl Builder {
         self.stack.push(built.term);
     }
 
+    pub fn reserve(&mut self, values: usize) {
+        self.stack.reserve(values);
+    }
+
     pub fn clear(&mut self) {
         self.message += 1;
         self.stack.clear();

@@ -276,7 +276,9 @@ impl Write for TermWriter<'_> {
         self.builder.push_etf(etf)
     }
 
-    fn list(&mut self, _len: usize) {}
+    fn list(&mut self, len: usize) {
+        self.builder.reserve(len);
+    }
 
     fn end_list(&mut self, len: usize) {
         self.builder.end_list(len);
