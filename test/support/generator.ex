@@ -16,7 +16,7 @@ defmodule Py.Generator do
     fun.()
   end
 
-  @doc "A term that crosses both ways unchanged, nested at most `depth` deep."
+  @doc "A term of the table, nested at most `depth` deep."
   def term(0), do: scalar()
 
   def term(depth) do
@@ -31,6 +31,21 @@ defmodule Py.Generator do
     end
   end
 
+  @doc "What a term is after it has been to Python and back."
+  def returned(:undefined), do: nil
+  def returned(%{microsecond: {0, _}} = time), do: %{time | microsecond: {0, 0}}
+  def returned(%{microsecond: {micros, _}} = time), do: %{time | microsecond: {micros, 6}}
+  def returned(%MapSet{} = set), do: MapSet.new(set, &returned/1)
+  def returned(list) when is_list(list), do: Enum.map(list, &returned/1)
+
+  def returned(tuple) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> returned() |> List.to_tuple()
+
+  def returned(map) when is_map(map) and not is_struct(map),
+    do: Map.new(map, fn {key, value} -> {returned(key), returned(value)} end)
+
+  def returned(other), do: other
+
   @doc "A term that Python can hash."
   def key do
     case pick(8) do
@@ -42,7 +57,7 @@ defmodule Py.Generator do
 
   def scalar do
     case pick(9) do
-      1 -> nil
+      1 -> Enum.random([nil, :undefined])
       2 -> Enum.random([:nan, :infinity, :neg_infinity])
       3 -> Enum.random([self(), make_ref()])
       _ -> scalar_key()
@@ -50,14 +65,14 @@ defmodule Py.Generator do
   end
 
   def integer do
-    bits = Enum.random([1, 7, 8, 16, 31, 32, 53, 62, 63, 64, 65, 128, 2000])
+    bits = Enum.random([1, 7, 8, 16, 31, 32, 53, 62, 63, 64, 65, 128, 2040])
     edge = Bitwise.bsl(1, bits) + Enum.random([-1, 0, 1])
     Enum.random([edge, -edge, :rand.uniform(1000) - 500])
   end
 
   def float do
-    <<float::float>> = <<pick(2) - 1::1, pick(2046)::11, pick(0x10000000000000) - 1::52>>
-    Enum.random([float, 0.5, 1.0e300, -2.5])
+    <<float::float>> = <<pick(2) - 1::1, pick(2047) - 1::11, pick(0x10000000000000) - 1::52>>
+    Enum.random([float, 0.5, -0.0, 5.0e-324, 2.225073858507201e-308, -2.5])
   end
 
   def text do
@@ -71,7 +86,7 @@ defmodule Py.Generator do
       2 -> float()
       3 -> Enum.random([true, false])
       4 -> Enum.random([:ok, :error, :é, :"with space", :""])
-      5 -> Enum.random([~D[2024-02-29], ~T[01:02:03], ""])
+      5 -> Enum.random([~D[2024-02-29], ~T[01:02:03], ~T[01:02:03.500], ""])
       6 -> text()
     end
   end
@@ -81,7 +96,7 @@ defmodule Py.Generator do
   defp map(element), do: Map.new(keys(), &{&1, element.()})
 
   # Two that are equal in Python are one key there, and an error: 1, 1.0 and true; :ok and "ok".
-  defp keys, do: fn -> key() end |> list() |> Enum.uniq_by(&in_python/1)
+  defp keys, do: fn -> key() end |> list() |> Enum.uniq_by(&(&1 |> returned() |> in_python()))
 
   defp in_python(key) when is_tuple(key), do: key |> Tuple.to_list() |> Enum.map(&in_python/1)
   defp in_python(true), do: 1
@@ -105,7 +120,7 @@ defmodule Py.Generator do
     end
   end
 
-  defp microsecond, do: Enum.random([{0, 0}, {pick(999_999), 6}])
+  defp microsecond, do: Enum.random([{0, 0}, {0, 6}, {1000 * pick(999), 3}, {pick(999_999), 6}])
 
   defp range do
     Range.new(integer(), integer(), Enum.random([1, -1, 3, -7]))
