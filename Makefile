@@ -79,7 +79,7 @@ docs: setup ## the documentation, into doc/, with the ex_doc on PATH (Debian: el
 	@mix compile
 	@command -v ex_doc >/dev/null || { echo "==> ex_doc is missing: apt-get install elixir-ex-doc" >&2; exit 1; }
 	@ex_doc Py "$$(sed -n 's/.*@version "\(.*\)"/\1/p' mix.exs)" _build/dev/lib/py/ebin \
-	    --main readme --extras README.md --extras CHANGELOG.md --output doc --proglang elixir
+	    --main Py --extras README.md --extras CHANGELOG.md --output doc --proglang elixir
 	$(call say,docs: doc/index.html)
 
 clean: ## remove what was built

@@ -43,7 +43,7 @@ defmodule Py.MixProject do
 
   defp docs do
     [
-      main: "readme",
+      main: "Py",
       extras: ["README.md", "CHANGELOG.md", "LICENSE"],
       source_ref: "v#{@version}",
       groups_for_modules: [
