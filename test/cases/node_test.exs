@@ -27,10 +27,57 @@ defmodule Py.Cases.NodeTest do
     assert {"hi\n", 3} = System.cmd("/bin/sh", ["-c", "echo hi; exit 3"])
   end
 
+  test "96. no zombies are left, of children that are waited for or killed", %{pool: pool} do
+    code = """
+    import subprocess
+    children = [subprocess.Popen(["/bin/sleep", "60"]) for _ in range(10)]
+    children += [subprocess.Popen(["/bin/true"]) for _ in range(90)]
+    for child in children[:10]: child.kill()
+    [child.wait() for child in children] == [-9] * 10 + [0] * 90
+    """
+
+    assert eval(pool, code) == {:ok, true}
+    {states, _status} = System.cmd("ps", ["--ppid", System.pid(), "-o", "stat="])
+    refute states =~ "Z"
+  end
+
+  test "96. other ways to start a child", %{pool: pool} do
+    for {code, value} <- [
+          {"try:\n  subprocess.run(['/bin/sleep', '60'], timeout=0.05)\nexcept subprocess.TimeoutExpired:\n  r = 'expired'\nr",
+           "expired"},
+          {"try:\n  subprocess.check_call(['/bin/false'])\nexcept subprocess.CalledProcessError as e:\n  r = e.returncode\nr",
+           1},
+          {"subprocess.run('read x; echo $x >&2; exit 7', shell=True, input=b'in\\n', stderr=-1).stderr",
+           "in\n"},
+          {"subprocess.run(['/bin/true'], preexec_fn=lambda: None).returncode", 0},
+          {"p = os.popen('exit 2')\np.read()\np.close()", 512},
+          {"os.waitstatus_to_exitcode(os.waitpid(os.posix_spawn('/bin/sh', ['sh', '-c', 'exit 6'], {}), 0)[1])",
+           6},
+          {"p = await asyncio.create_subprocess_shell('cat; exit 7', stdin=-1, stdout=-1)\no, _ = await p.communicate(b'in')\n(o, p.returncode)",
+           {"in", 7}}
+        ] do
+      assert {code, eval(pool, "import os, subprocess, asyncio\n" <> code)} ==
+               {code, {:ok, value}}
+    end
+  end
+
+  test "96. a child has the signals of a fresh process", %{pool: pool} do
+    code = """
+    import subprocess
+    lines = subprocess.run(["/bin/cat", "/proc/self/status"], capture_output=True, text=True).stdout
+    dict(line.split(":\\t") for line in lines.splitlines() if line[:6] in ("SigBlk", "SigCgt"))
+    """
+
+    none = String.duplicate("0", 16)
+    assert eval(pool, code) == {:ok, %{"SigBlk" => none, "SigCgt" => none}}
+  end
+
   test "96. os.fork is a clear error", %{pool: pool} do
     assert %{kind: :python, message: message} = error(eval(pool, "import os\nos.fork()"))
     assert message =~ "fork"
     assert error(eval(pool, "import os\nos.forkpty()")).kind == :python
+    code = "import multiprocessing as m\nm.get_context('fork').Process(target=print).start()"
+    assert error(eval(pool, code)).message =~ "fork"
 
     assert eval(pool, "import multiprocessing\nmultiprocessing.get_start_method()") ==
              {:ok, "spawn"}

@@ -74,6 +74,59 @@ defmodule Py.Cases.OutputTest do
     assert capture_io(fn -> exec(pool, "print('before')\n1/0") end) == "before\n"
   end
 
+  test "95. NUL, partial lines and bytes that are no text, from a thread and a coroutine", %{
+    pool: pool
+  } do
+    thread =
+      "import threading\nt = threading.Thread(target=lambda: print('a\\0b', end=''))\nt.start(); t.join()"
+
+    assert capture_io(fn -> :ok = exec(pool, thread) end) == "a\0b"
+    coroutine = "import asyncio\nprint('a', end='')\nawait asyncio.sleep(0)\nprint('\\0', end='')"
+    assert capture_io(fn -> :ok = exec(pool, coroutine) end) == "a\0"
+    bytes = "import sys\nfor b in 'é'.encode() + b'\\xff': sys.stdout.buffer.write(bytes([b]))"
+    assert capture_io(fn -> :ok = exec(pool, bytes) end) == "é\uFFFD"
+  end
+
+  test "95. what is printed while it is redirected, closed or replaced", %{pool: pool} do
+    code =
+      "import contextlib, io\nb = io.StringIO()\nwith contextlib.redirect_stdout(b):\n  print('in')\nprint('out')\nb.getvalue()"
+
+    assert capture_io(fn -> assert eval(pool, code) == {:ok, "in\n"} end) == "out\n"
+    capture_io(fn -> exec(pool, "import sys\nsys.stdout.close()") end)
+    assert capture_io(fn -> :ok = exec(pool, "print('still')") end) == "still\n"
+    assert error(exec(pool, "import sys\nsys.stdout.write(5)")).type == "TypeError"
+    assert error(eval(pool, "import sys\nsys.stdout.fileno()")).kind == :python
+  end
+
+  test "95. a thread that outlives its call, and callers whose group leader is gone or stuck", %{
+    pool: pool
+  } do
+    late = "import threading, time\nthreading.Timer(0.05, print, ['late']).start()"
+    capture_io(fn -> :ok = exec(pool, late) end)
+
+    for leader <- [spawn(fn -> :ok end), spawn(fn -> Process.sleep(:infinity) end)] do
+      task =
+        Task.async(fn ->
+          Process.group_leader(self(), leader)
+          eval(pool, "print('x')\n5", %{}, timeout: 20_000)
+        end)
+
+      result = Task.await(task, 30_000)
+      assert result == {:ok, 5} or error(result).kind == :timeout
+    end
+
+    assert eval(pool, "1+1") == {:ok, 2}
+  end
+
+  test "95. warnings and what ends a Python thread go to stderr", %{pool: pool} do
+    warn = "import warnings\nwarnings.warn('careful')"
+    assert capture_io(:stderr, fn -> :ok = exec(pool, warn) end) =~ "UserWarning: careful"
+    raise = "import threading\nt = threading.Thread(target=lambda: 1 / 0)\nt.start(); t.join()"
+    assert capture_io(:stderr, fn -> :ok = exec(pool, raise) end) =~ "ZeroDivisionError"
+    exit = "import threading, sys\nt = threading.Thread(target=sys.exit)\nt.start(); t.join()"
+    assert capture_io(:stderr, fn -> :ok = exec(pool, exit) end) == ""
+  end
+
   test "95. stderr is separate", %{pool: pool} do
     code = "import sys\nprint('e', file=sys.stderr)\nprint('o')"
 
@@ -85,6 +138,9 @@ defmodule Py.Cases.OutputTest do
     assert %{kind: :python, message: message} = error(eval(pool, "input()"))
     assert message =~ "not available"
     assert error(eval(pool, "import sys; sys.stdin.read()")).kind == :python
+
+    assert error(eval(pool, "import asyncio\nawait asyncio.sleep(0)\ninput()")).message =~
+             "not available"
   end
 
   test "99, P-D 6. each level of logging reaches Logger", %{pool: pool} do
@@ -107,6 +163,25 @@ defmodule Py.Cases.OutputTest do
       assert log =~ "said 7"
       assert log =~ "[#{expected}"
     end
+  end
+
+  test "99. from threads and coroutines, of any level, with text that is none", %{pool: pool} do
+    for {code, text} <- [
+          {"import threading\nt = threading.Thread(target=lambda: logging.error('said'))\nt.start(); t.join()",
+           "[error] said"},
+          {"import asyncio\nawait asyncio.sleep(0)\nlogging.error('said')", "[error] said"},
+          {"logging.log(45, 'said')", "[error] said"},
+          {"logging.log(10_000, 'said')", "said"},
+          {"logging.error('a\\ud800\\0b')", "[error] a"}
+        ] do
+      log =
+        capture_log(fn -> :ok = exec(pool, "import logging\n" <> code) && Py.Output.flush() end)
+
+      assert log =~ text
+    end
+
+    broken = "import logging\nlogging.error('x %d', 'no number')\n"
+    assert capture_io(:stderr, fn -> :ok = exec(pool, broken) end) =~ "no number"
   end
 
   @tag :capture_log

@@ -34,15 +34,52 @@ defmodule Py.Cases.RecursionTest do
      "import sys\nsys.setrecursionlimit(20_000)\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)\ntry:\n  r = f(15_000)\nfinally:\n  sys.setrecursionlimit(1000)\nr"}
   ]
 
+  @in_coroutine "import asyncio\nawait asyncio.sleep(0)\n"
+
+  # A thread that Python made has Python's stack, not ours.
+  @in_thread """
+  import threading
+  result = []
+  def run():
+      try:
+          exec(code, {})
+          result.append("returned")
+      except BaseException as error:
+          result.append(type(error).__name__)
+  thread = threading.Thread(target=run)
+  thread.start()
+  thread.join()
+  result[0]
+  """
+
   for {name, code} <- @cases do
     @tag code: code
     test name, %{pool: pool, code: code} do
-      case eval(pool, code) do
-        {:ok, value} -> assert is_integer(value) or is_boolean(value)
-        failed -> assert error(failed).type in @errors
-      end
-
+      harmless(eval(pool, code))
       assert eval(pool, "1+1") == {:ok, 2}
     end
+
+    @tag code: code
+    test name <> ", while another call has the main thread", %{pool: pool, code: code} do
+      blocker = Py.async_call(:time, :sleep, [60], on: pool)
+      eventually(fn -> Py.Pool.info(pool).running == 1 end)
+      harmless(eval(pool, code))
+      assert Py.cancel(blocker) == :ok
+    end
+
+    @tag code: code
+    test name <> ", in a coroutine", %{pool: pool, code: code} do
+      harmless(eval(pool, @in_coroutine <> code))
+      assert eval(pool, @in_coroutine <> "2") == {:ok, 2}
+    end
+
+    @tag code: code
+    test name <> ", in a thread of Python's", %{pool: pool, code: code} do
+      assert {:ok, outcome} = eval(pool, @in_thread, %{code: code})
+      assert outcome in ["returned" | @errors]
+    end
   end
+
+  defp harmless({:ok, value}), do: assert(is_integer(value) or is_boolean(value))
+  defp harmless(failed), do: assert(error(failed).type in @errors)
 end
