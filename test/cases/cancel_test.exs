@@ -87,6 +87,9 @@ defmodule Py.Cases.CancelTest do
 
   @tag pool: [size: 4, max_queue: 50]
   test "91. a storm of calls, timeouts, cancels and kills leaves every slot free", %{pool: pool} do
+    # Not in the storm: an import that is interrupted is a case of its own, below.
+    assert call(pool, :asyncio, :sleep, [0, 1]) == {:ok, 1}
+
     callers =
       for n <- 1..300 do
         {pid, monitor} = spawn_monitor(fn -> storm(pool, n) end)
@@ -163,6 +166,25 @@ defmodule Py.Cases.CancelTest do
       for n <- 1..5 do
         assert call(pool, :asyncio, :sleep, [0, n], [], timeout: 5_000) == {:ok, n}
       end
+    end
+  end
+
+  # In nodes of their own: a node imports asyncio once.
+  test "a timeout while the first coroutine of a node imports asyncio leaves asyncio whole" do
+    for ms <- [12, 16, 20, 24] do
+      {:ok, peer, _node} = :peer.start_link(%{connection: :standard_io})
+      :ok = :peer.call(peer, :code, :add_paths, [:code.get_path()])
+      {:ok, _apps} = :peer.call(peer, :application, :ensure_all_started, [:py])
+
+      run = fn args, options ->
+        :peer.call(peer, Py, :call, [:asyncio, :sleep, args, options], 60_000)
+      end
+
+      assert :peer.call(peer, Py, :eval, ["1"], 60_000) == {:ok, 1}
+
+      assert error(run.([60], timeout: ms)).kind == :timeout
+      assert {ms, run.([0, 1], timeout: 10_000)} == {ms, {:ok, 1}}
+      :peer.stop(peer)
     end
   end
 end
