@@ -3,6 +3,7 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 
@@ -11,6 +12,9 @@ use crate::ticket::{Phase, Ticket};
 
 /// Objects that are let go of before others may have the GIL.
 const RELEASE_AT_ONCE: usize = 1_000;
+
+/// How long a thread that cannot be interrupted just now is left alone.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 enum Errand {
     Interrupt(Arc<Ticket>, Phase),
@@ -93,7 +97,14 @@ pub fn spawn(interpreter: &'static Interpreter) -> std::io::Result<()> {
 fn run(interpreter: &'static Interpreter, errand: Errand) {
     Python::attach(|py| {
         let result = match errand {
-            Errand::Interrupt(ticket, phase) => interpreter.interrupt_attached(py, &ticket, phase),
+            Errand::Interrupt(ticket, phase) => {
+                interpreter.interrupt_attached(py, &ticket, phase).map(|done| {
+                    if !done {
+                        py.detach(|| std::thread::sleep(ASK_AGAIN));
+                        interpreter.errands.interrupt(ticket, phase);
+                    }
+                })
+            }
             Errand::InterruptLoop => interpreter.interrupt_loop(py),
             Errand::ReplaceLoop => {
                 interpreter.replace_loop();

@@ -193,6 +193,11 @@ impl ThreadId {
         ThreadId(unsafe { ffi::PyThread_get_thread_ident() } as c_long)
     }
 
+    /// The number that `threading.get_ident` gives.
+    pub fn number(self) -> c_long {
+        self.0
+    }
+
     /// Has `exception` raised in that thread the next time it runs Python code.
     pub fn raise(self, exception: &Bound<'_, PyAny>) {
         // SAFETY: attached; the call takes a reference of its own, and an unknown thread is no error.

@@ -73,6 +73,8 @@ struct Hooks {
     loop_run: Py<PyAny>,
     loop_submit: Py<PyAny>,
     loop_cancel: Py<PyAny>,
+    loop_runs_one_of: Py<PyAny>,
+    is_importing: Py<PyAny>,
     int_from_bytes: Py<PyAny>,
     little: Py<PyString>,
 }
@@ -104,6 +106,8 @@ impl Hooks {
             loop_run: event_loop.getattr("run")?.unbind(),
             loop_submit: event_loop.getattr("submit")?.unbind(),
             loop_cancel: event_loop.getattr("cancel")?.unbind(),
+            loop_runs_one_of: event_loop.getattr("runs_one_of")?.unbind(),
+            is_importing: py.import("erlang._imports")?.getattr("is_under_way_in")?.unbind(),
             int_from_bytes: py.get_type::<PyInt>().getattr("from_bytes")?.unbind(),
             little: PyString::new(py, "little").unbind(),
         })
@@ -368,9 +372,8 @@ impl Interpreter {
     }
 
     pub(crate) fn describe_error<'py>(&self, py: Python<'py>, error: &PyErr) -> PyResult<Bound<'py, PyAny>> {
-        let value = error.value(py);
-        // The traceback is the exception's own from here on: pyo3 keeps it beside.
-        value.setattr("__traceback__", error.traceback(py))?;
+        // With its traceback, which pyo3 keeps beside it on older versions.
+        let value = error.clone_ref(py).into_value(py);
         self.hooks.describe_error.bind(py).call1((value,))
     }
 
@@ -420,7 +423,7 @@ impl Interpreter {
 
     /// Interrupts a loop that keeps a cancelled task from ending; one that does not mind is replaced.
     pub(crate) fn unblock_loop(&self, now: Instant) {
-        if !self.scheduler.loop_is_stuck(now) {
+        if self.scheduler.stuck_tasks(now).is_empty() {
             lock(&self.event_loop).interrupted = None;
             return;
         }
@@ -438,8 +441,12 @@ impl Interpreter {
         }
     }
 
+    /// Interrupts the step that the loop is at, if it belongs to a task that was to end.
     pub(crate) fn interrupt_loop(&self, py: Python<'_>) -> PyResult<()> {
-        if let Some(thread) = lock(&self.event_loop).thread {
+        let keys = self.scheduler.stuck_tasks(Instant::now());
+        let thread = lock(&self.event_loop).thread;
+        let is_at_one = self.hooks.loop_runs_one_of.bind(py).call1((keys,))?.is_truthy()?;
+        if let (true, Some(thread)) = (is_at_one, thread) {
             thread.raise(self.hooks.cancelled.bind(py));
         }
         Ok(())
@@ -479,20 +486,27 @@ impl Interpreter {
         }
     }
 
+    /// False where the thread is to be asked again: it is importing, and that has to end.
     pub(crate) fn interrupt_attached(
         &self,
         py: Python<'_>,
         ticket: &Arc<Ticket>,
         phase: Phase,
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
         if phase == Phase::Awaiting {
-            return self.hooks.loop_cancel.bind(py).call1((ticket.task(),)).map(drop);
+            self.hooks.loop_cancel.bind(py).call1((ticket.task(),))?;
+            return Ok(true);
         }
-        // With the GIL held the thread cannot finish this request and take another meanwhile.
+        let Some(thread) = self.scheduler.thread_of(ticket) else { return Ok(true) };
+        if self.hooks.is_importing.bind(py).call1((thread.number(),))?.is_truthy()? {
+            return Ok(false);
+        }
+        // Looked at again: asking Python may have let the thread go on. With the GIL held it cannot
+        // finish this request and take another meanwhile.
         if let Some(thread) = self.scheduler.thread_of(ticket) {
             thread.raise(self.hooks.cancelled.bind(py));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Lets go of an object from a thread that must not wait for the GIL.

@@ -435,7 +435,11 @@ impl Scheduler {
     /// True where the main thread is at a request that somebody else settled, and was not given up.
     pub(crate) fn main_is_interrupted(&self) -> bool {
         let main = &self.lock().runners[MAIN];
-        !main.retired && main.current.as_ref().is_some_and(|current| current.ticket.was_interrupted())
+        let interrupted = |current: &Current| {
+            // One that was handed to the event loop is nothing that runs here any more.
+            current.ticket.was_interrupted() && current.ticket.task() == 0
+        };
+        !main.retired && main.current.as_ref().is_some_and(interrupted)
     }
 
     pub(crate) fn thread_of(&self, ticket: &Arc<Ticket>) -> Option<ThreadId> {
@@ -485,13 +489,13 @@ impl Scheduler {
         pending
     }
 
-    /// True where a task that was cancelled has not ended within the grace of its pool: something
-    /// blocks the event loop.
-    pub(crate) fn loop_is_stuck(&self, now: Instant) -> bool {
+    /// Tasks that were cancelled and have not ended within the grace of their pool: something blocks
+    /// the event loop.
+    pub(crate) fn stuck_tasks(&self, now: Instant) -> Vec<u64> {
         let state = self.lock();
-        state.awaiting.values().any(|ticket| {
-            ticket.is_settled() && ticket.settled_for(now) >= state.pools[ticket.pool()].limits.grace
-        })
+        let grace = |ticket: &Ticket| state.pools[ticket.pool()].limits.grace;
+        let stuck = |ticket: &&Arc<Ticket>| ticket.is_settled() && ticket.settled_for(now) >= grace(ticket);
+        state.awaiting.values().filter(stuck).map(|ticket| ticket.task()).collect()
     }
 
     /// Gives up all tasks of a loop that is given up.

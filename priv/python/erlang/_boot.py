@@ -36,8 +36,9 @@ def start(config: Config) -> None:
     _imports.after("multiprocessing.context", _default_to_spawn)
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    if _erlang.interrupted():
+def _interrupt(_signal: int, frame: FrameType | None) -> None:
+    # The native side sends the signal again until the call has ended.
+    if _erlang.interrupted() and not _imports.is_under_way(frame):
         raise Cancelled
 
 

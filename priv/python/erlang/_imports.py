@@ -1,4 +1,4 @@
-"""Doing something right after a module is imported, without importing it for that."""
+"""Imports: doing something after one without causing it, and letting them end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
+    from types import FrameType, ModuleType
 
     Action = Callable[[ModuleType], object]
 
@@ -23,6 +23,20 @@ def after(name: str, action: Action) -> None:
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     _finder.actions[name] = action
+
+
+def is_under_way(frame: FrameType | None) -> bool:
+    """Whether the frame is part of an import. One that is torn leaves a package in pieces, for good:
+    numpy refuses to be loaded twice, and asyncio misses the names of its own modules."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def is_under_way_in(thread: int) -> bool:
+    return is_under_way(sys._current_frames().get(thread))
 
 
 class _Finder:

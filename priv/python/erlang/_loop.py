@@ -59,6 +59,14 @@ def cancel(key: int) -> None:
         job.loop.call_soon_threadsafe(job.cancel)
 
 
+def runs_one_of(keys: list[int]) -> bool:
+    """Whether the loop is at a step of one of these tasks now."""
+    import asyncio
+
+    jobs = [job for key in keys if (job := _jobs.get(key)) is not None]
+    return any(job.task is not None and job.task is asyncio.current_task(job.loop) for job in jobs)
+
+
 _jobs: dict[int, _Job] = {}
 _inbox: deque[tuple[_Job, Context]] = deque()
 _woken = False
