@@ -106,10 +106,7 @@ fn run(interpreter: &'static Interpreter, errand: Errand) {
                 })
             }
             Errand::InterruptLoop => interpreter.interrupt_loop(py),
-            Errand::ReplaceLoop => {
-                interpreter.replace_loop();
-                Ok(())
-            }
+            Errand::ReplaceLoop => interpreter.replace_loop(py),
             Errand::ForgetPool(pool) => {
                 interpreter.forget_pool(py, pool);
                 Ok(())

@@ -51,6 +51,8 @@ struct EventLoop {
     thread: Option<ffi::ThreadId>,
     /// Since when it is stuck in spite of having been interrupted.
     interrupted: Option<Instant>,
+    /// Whether somebody is on the way to see to it.
+    errand: bool,
 }
 
 /// What is looked up once in the `erlang` package.
@@ -74,6 +76,7 @@ struct Hooks {
     loop_submit: Py<PyAny>,
     loop_cancel: Py<PyAny>,
     loop_runs_one_of: Py<PyAny>,
+    loop_abandon: Py<PyAny>,
     is_importing: Py<PyAny>,
     int_from_bytes: Py<PyAny>,
     little: Py<PyString>,
@@ -106,6 +109,7 @@ impl Hooks {
             loop_run: event_loop.getattr("run")?.unbind(),
             loop_submit: event_loop.getattr("submit")?.unbind(),
             loop_cancel: event_loop.getattr("cancel")?.unbind(),
+            loop_abandon: event_loop.getattr("abandon")?.unbind(),
             loop_runs_one_of: event_loop.getattr("runs_one_of")?.unbind(),
             is_importing: py.import("erlang._imports")?.getattr("is_under_way_in")?.unbind(),
             int_from_bytes: py.get_type::<PyInt>().getattr("from_bytes")?.unbind(),
@@ -428,40 +432,55 @@ impl Interpreter {
             return;
         }
         let mut event_loop = lock(&self.event_loop);
-        match event_loop.interrupted {
-            None => {
-                event_loop.interrupted = Some(now);
-                self.errands.interrupt_loop();
-            }
-            Some(since) if now.saturating_duration_since(since) >= LOOP_GRACE => {
-                event_loop.interrupted = None;
-                self.errands.replace_loop();
-            }
-            Some(_) => {}
+        // One errand at a time: while the GIL is held elsewhere they would pile up.
+        if event_loop.errand {
+            return;
         }
+        match event_loop.interrupted {
+            None => self.errands.interrupt_loop(),
+            Some(since) if now.saturating_duration_since(since) >= LOOP_GRACE => self.errands.replace_loop(),
+            Some(_) => return,
+        }
+        event_loop.errand = true;
     }
 
     /// Interrupts the step that the loop is at, if it belongs to a task that was to end.
     pub(crate) fn interrupt_loop(&self, py: Python<'_>) -> PyResult<()> {
-        let keys = self.scheduler.stuck_tasks(Instant::now());
-        let thread = lock(&self.event_loop).thread;
-        let is_at_one = self.hooks.loop_runs_one_of.bind(py).call1((keys,))?.is_truthy()?;
-        if let (true, Some(thread)) = (is_at_one, thread) {
-            thread.raise(self.hooks.cancelled.bind(py));
+        lock(&self.event_loop).errand = false;
+        if self.loop_is_blocked(py)? {
+            let mut event_loop = lock(&self.event_loop);
+            event_loop.interrupted = Some(Instant::now());
+            if let Some(thread) = event_loop.thread {
+                thread.raise(self.hooks.cancelled.bind(py));
+            }
         }
         Ok(())
     }
 
+    /// Whether the loop is at a step of a task that should have ended long ago. A loop that only had
+    /// to wait for the GIL is not.
+    fn loop_is_blocked(&self, py: Python<'_>) -> PyResult<bool> {
+        let keys = self.scheduler.stuck_tasks(Instant::now());
+        self.hooks.loop_runs_one_of.bind(py).call1((keys,))?.is_truthy()
+    }
+
     /// Leaves a loop to itself that is blocked for good, and starts another. What it was at is lost.
-    pub(crate) fn replace_loop(&'static self) {
-        for ticket in self.scheduler.take_awaiting() {
+    pub(crate) fn replace_loop(&'static self, py: Python<'_>) -> PyResult<()> {
+        lock(&self.event_loop).errand = false;
+        if !self.loop_is_blocked(py)? {
+            return Ok(());
+        }
+        lock(&self.event_loop).interrupted = None;
+        let lost = self.scheduler.take_awaiting();
+        self.hooks.loop_abandon.bind(py).call0()?;
+        for ticket in lost {
             ticket.fail(
                 Kind::Crashed,
                 "the event loop was blocked by another call for good and had to be replaced",
             );
         }
-        // The second thread that runs a loop gets a new one.
         crate::runner::spawn_loop(self);
+        Ok(())
     }
 
     pub(crate) fn run_loop(&self, py: Python<'_>) -> PyResult<()> {

@@ -26,8 +26,8 @@ def after(name: str, action: Action) -> None:
 
 
 def is_under_way(frame: FrameType | None) -> bool:
-    """Whether the frame is part of an import. One that is torn leaves a package in pieces, for good:
-    numpy refuses to be loaded twice, and asyncio misses the names of its own modules."""
+    """Whether the frame is part of an import. One that is torn leaves a package in pieces for
+    good: numpy refuses to be loaded twice, and asyncio misses the names of its own modules."""
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True

@@ -22,13 +22,26 @@ if TYPE_CHECKING:
 
 
 def run() -> None:
-    """Serve for ever. A second thread that calls this, because the first is stuck in native
-    code, gets a new loop, and so does what is submitted from then on."""
+    """Serve until the loop is abandoned; a loop that user code closes is replaced."""
     while True:
-        loop = _adopt()
+        loop = _current()
         _serve(loop)
         for job in [job for job in _jobs.values() if job.loop is loop]:
             job.finish(None, RuntimeError("the event loop was closed"))
+        if loop is not _loop:
+            return
+
+
+def abandon() -> None:
+    """Leave a loop to itself whose thread is stuck, with all it was at: what is submitted from
+    then on gets a new one, and a thread of its own."""
+    global _loop, _woken
+    with _lock:
+        loop, _loop, _woken = _loop, None, False
+        _inbox.clear()
+        _jobs.clear()
+    if loop is not None and not loop.is_closed():
+        loop.call_soon_threadsafe(loop.stop)
 
 
 def submit(key: int, coroutine: Coroutine[Any, Any, object], handle: object) -> None:
@@ -64,7 +77,8 @@ def runs_one_of(keys: list[int]) -> bool:
     import asyncio
 
     jobs = [job for key in keys if (job := _jobs.get(key)) is not None]
-    return any(job.task is not None and job.task is asyncio.current_task(job.loop) for job in jobs)
+    tasks = [(job.task, job.loop) for job in jobs if job.task is not None]
+    return any(task is asyncio.current_task(loop) for task, loop in tasks)
 
 
 _jobs: dict[int, _Job] = {}
@@ -124,34 +138,17 @@ class _Job:
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
-_is_adopted = False
 
 
 def _current() -> asyncio.AbstractEventLoop:
     """The loop of the thread that serves, or that of the one to come."""
-    with _lock:
-        return _open_loop()
-
-
-def _adopt() -> asyncio.AbstractEventLoop:
-    global _loop, _is_adopted, _woken
-    with _lock:
-        if _is_adopted:
-            # The thread of that loop is stuck: what it has not begun is lost with it.
-            _loop, _woken = None, False
-            _inbox.clear()
-        loop = _open_loop()
-        _is_adopted = True
-        return loop
-
-
-def _open_loop() -> asyncio.AbstractEventLoop:
-    global _loop, _is_adopted
+    global _loop
     import asyncio
 
-    if _loop is None or _loop.is_closed():
-        _loop, _is_adopted = asyncio.new_event_loop(), False
-    return _loop
+    with _lock:
+        if _loop is None or _loop.is_closed():
+            _loop = asyncio.new_event_loop()
+        return _loop
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -159,7 +156,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     import asyncio
 
     asyncio.set_event_loop(loop)
-    while not loop.is_closed():
+    while not loop.is_closed() and loop is _loop:
         try:
             loop.run_forever()
         except (Cancelled, SystemExit, KeyboardInterrupt):
