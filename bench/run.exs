@@ -73,17 +73,31 @@ defmodule Py.Bench do
       for megabytes <- [1, 10, 100] do
         bytes = :binary.copy(<<7>>, megabytes * 1_000_000)
         echo = fn -> Py.eval!("x", %{x: Py.bytes(bytes)}) end
-        {"B1 #{megabytes} MB", "ms", "bytes echoed: copied in, not copied out", fn -> milliseconds(echo) end}
+
+        {"B1 #{megabytes} MB", "ms", "bytes echoed: copied in, not copied out",
+         fn -> milliseconds(echo) end}
       end
 
     Py.exec!("import builtins; builtins.py_bench = bytes(100_000_000)")
     out = fn -> Py.getattr!(:builtins, :py_bench) end
-    echoes ++ [{"B1 100 MB out", "us", "bytes that Python holds, as a binary", fn -> percentile(out, 50, 100) end}]
+
+    echoes ++
+      [
+        {"B1 100 MB out", "us", "bytes that Python holds, as a binary",
+         fn -> percentile(out, 50, 100) end}
+      ]
   end
 
   # Each value is made in a process of its own: what else a heap holds is not to be measured.
   defp terms do
-    make_map = &%{"id" => &1, "name" => "name #{&1}", "score" => &1 / 7, "tags" => ["a", "b"], "ok" => true}
+    make_map =
+      &%{
+        "id" => &1,
+        "name" => "name #{&1}",
+        "score" => &1 / 7,
+        "tags" => ["a", "b"],
+        "ok" => true
+      }
 
     [
       {"a million ints", fn -> Enum.to_list(1..1_000_000) end},
