@@ -16,6 +16,8 @@ defmodule Py.Application do
       {DynamicSupervisor, name: Py.DefaultPool, strategy: :one_for_one}
     ]
 
+    # A script that ends right after a call must not halt the VM before the group leader has written what was printed.
+    System.at_exit(fn _status -> IO.write("") end)
     Supervisor.start_link(children, strategy: :one_for_one, name: Py.Supervisor)
   end
 end
