@@ -31,13 +31,27 @@ defmodule Py.Caller do
     end
   end
 
-  @doc "Gives a request to a pool; its reply will be `{:py_result, tag, result}`."
+  @doc """
+  Gives a request to a pool; its reply will be `{:py_result, tag, result}`. The ticket is for `Native.cancel/1` and
+  `Native.times/1`.
+  """
   @spec submit(Pool.t(), term, pid, request, timeout) :: reference | {:error, Error.t()}
-  def submit(%Pool{native: native} = pool, tag, leader, request, timeout) do
-    case Native.submit(native, tag, leader, request, timeout) do
-      ticket when is_reference(ticket) -> ticket
-      :large -> accepted(Native.submit_large(native, tag, leader, request, timeout), pool)
-      refused -> accepted(refused, pool)
+  def submit(pool, tag, leader, request, timeout),
+    do: submit(pool, tag, leader, request, timeout, true)
+
+  defp submit(%Pool{native: native} = pool, tag, leader, request, timeout, wants_ticket?) do
+    case Native.submit(native, tag, leader, request, timeout, wants_ticket?) do
+      :ok ->
+        :ok
+
+      :large ->
+        accepted(
+          Native.submit_large(native, tag, leader, request, timeout, wants_ticket?),
+          pool
+        )
+
+      answer ->
+        accepted(answer, pool)
     end
   end
 
@@ -50,14 +64,14 @@ defmodule Py.Caller do
   defp perform(%Pool{telemetry?: false} = pool, request, timeout) do
     ref = make_ref()
 
-    case submit(pool, ref, Process.group_leader(), request, timeout) do
-      {:error, error} ->
-        {:error, error}
-
-      _ticket ->
+    case submit(pool, ref, Process.group_leader(), request, timeout, false) do
+      :ok ->
         receive do
           {:py_result, ^ref, result} -> result
         end
+
+      {:error, _error} = refused ->
+        refused
     end
   end
 
@@ -81,7 +95,7 @@ defmodule Py.Caller do
     result
   end
 
-  defp accepted(ticket, _pool) when is_reference(ticket), do: ticket
+  defp accepted(ticket, _pool) when is_reference(ticket) or ticket == :ok, do: ticket
   defp accepted(:stopped, pool), do: {:error, Startup.stopped(pool.name)}
 
   defp accepted(:overloaded, pool) do

@@ -435,32 +435,30 @@ pub fn ticket_capsule<'py>(py: Python<'py>, ticket: Arc<Ticket>) -> PyResult<Bou
         unsafe {
             let pointer = ffi::PyCapsule_GetPointer(capsule, TICKET.as_ptr());
             if !pointer.is_null() {
-                drop(Arc::from_raw(pointer.cast::<Ticket>().cast_const()));
+                drop(Box::from_raw(pointer.cast::<Arc<Ticket>>()));
             }
         }
     }
-    let pointer = Arc::into_raw(ticket).cast_mut().cast::<c_void>();
-    // SAFETY: the pointer is not null; the capsule owns one count of the Arc, which `release` takes.
+    let pointer = Box::into_raw(Box::new(ticket)).cast::<c_void>();
+    // SAFETY: the pointer is not null; the capsule owns the box, which `release` takes.
     unsafe {
         let capsule = ffi::PyCapsule_New(pointer, TICKET.as_ptr(), Some(release));
         if capsule.is_null() {
-            drop(Arc::from_raw(pointer.cast::<Ticket>().cast_const()));
+            drop(Box::from_raw(pointer.cast::<Arc<Ticket>>()));
         }
         Bound::from_owned_ptr_or_err(py, capsule)
     }
 }
 
 pub fn capsule_ticket(capsule: &Bound<'_, PyAny>) -> PyResult<Arc<Ticket>> {
-    // SAFETY: PyCapsule_GetPointer checks type and name; a capsule of that name holds a Ticket and
-    // keeps its own count of it.
+    // SAFETY: PyCapsule_GetPointer checks type and name; a capsule of that name holds a box with a
+    // ticket.
     unsafe {
         let pointer = ffi::PyCapsule_GetPointer(capsule.as_ptr(), TICKET.as_ptr());
         if pointer.is_null() {
             return Err(PyErr::fetch(capsule.py()));
         }
-        let ticket = pointer.cast::<Ticket>().cast_const();
-        Arc::increment_strong_count(ticket);
-        Ok(Arc::from_raw(ticket))
+        Ok(Arc::clone(&*pointer.cast::<Arc<Ticket>>()))
     }
 }
 

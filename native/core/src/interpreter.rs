@@ -181,20 +181,6 @@ impl Interpreter {
         Ok(name)
     }
 
-    /// The name that a request gives to a module or function, from an atom or text.
-    pub fn name_of<'py>(
-        &self,
-        py: Python<'py>,
-        id: u64,
-        text: impl FnOnce() -> String,
-    ) -> PyResult<Bound<'py, PyString>> {
-        self.name(py, id, text)
-    }
-
-    pub fn text<'py>(&self, py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
-        ffi::utf8(py, bytes)
-    }
-
     pub(crate) fn big<'py>(
         &self,
         py: Python<'py>,

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use crate::ffi::{self, ThreadId};
 use crate::interpreter::Interpreter;
 use crate::ticket::Ticket;
-use crate::wire::{Fault, Job, Kind, Leader, Outcome, Work};
+use crate::wire::{Fault, Kind, Leader, Outcome, Wire};
 
 /// Ordinary recursion in C (`repr` and `json` of nested lists, `compile` of long sources) is bounded
 /// by Python for stacks of several megabytes. Only the pages that are touched take memory.
@@ -47,53 +47,54 @@ pub fn spawn_loop(interpreter: &'static Interpreter) {
 pub fn serve(interpreter: &'static Interpreter, index: usize) {
     Python::attach(|py| {
         let scheduler = &interpreter.scheduler;
-        let thread = ThreadId::current(py);
-        scheduler.introduce(index, thread);
-        let mut leader = None;
+        let desk = scheduler.desk(index);
+        let mut runner = Runner { interpreter, thread: ThreadId::current(py), leader: None };
+        desk.introduce(runner.thread);
         loop {
-            match scheduler.next(index) {
-                Some(job) => run(py, interpreter, thread, &mut leader, job),
-                None if !py.detach(|| scheduler.wait(index)) => break,
-                None => {}
+            if let Some(ticket) = desk.next() {
+                runner.run(py, &ticket);
+            } else if !scheduler.refill(index) && !py.detach(|| scheduler.wait(index)) {
+                break;
             }
         }
     });
 }
 
-fn run(
-    py: Python<'_>,
+struct Runner {
     interpreter: &'static Interpreter,
     thread: ThreadId,
-    leader: &mut Option<Leader>,
-    job: Job,
-) {
-    let Job { ticket, work } = job;
-    if !ticket.begin() {
-        return;
-    }
-    let answered = catch_unwind(AssertUnwindSafe(|| {
-        follow(py, interpreter, leader, &*work);
-        answer(py, interpreter, &ticket, work);
-    }));
-    if answered.is_err() {
-        ticket.fail(Kind::Crashed, "a panic inside Py; this is a bug, please report it");
-    }
-    if ticket.was_interrupted() {
-        // It was interrupted, perhaps too late: the next request must not feel it.
-        thread.take_back(py);
+    leader: Option<Leader>,
+}
+
+impl Runner {
+    fn run(&mut self, py: Python<'_>, ticket: &Arc<Ticket>) {
+        if !ticket.begin() {
+            return;
+        }
+        let answered = catch_unwind(AssertUnwindSafe(|| {
+            follow(py, self.interpreter, &mut self.leader, ticket.wire());
+            answer(py, self.interpreter, ticket);
+        }));
+        if answered.is_err() {
+            ticket.fail(Kind::Crashed, "a panic inside Py; this is a bug, please report it");
+        }
+        if ticket.was_interrupted() {
+            // It was interrupted, perhaps too late: the next request must not feel it.
+            self.thread.take_back(py);
+        }
     }
 }
 
 /// Lets `print` go where the caller's output goes.
-fn follow(py: Python<'_>, interpreter: &Interpreter, leader: &mut Option<Leader>, work: &dyn Work) {
-    let wanted = work.leader();
+fn follow(py: Python<'_>, interpreter: &Interpreter, leader: &mut Option<Leader>, wire: &dyn Wire) {
+    let wanted = wire.leader();
     if wanted == Leader::Remote || *leader != Some(wanted) {
-        *leader = interpreter.set_leader(py, &work.leader_etf()).is_ok().then_some(wanted);
+        *leader = interpreter.set_leader(py, &wire.leader_etf()).is_ok().then_some(wanted);
     }
 }
 
-fn answer(py: Python<'_>, interpreter: &'static Interpreter, ticket: &Arc<Ticket>, work: Box<dyn Work>) {
-    let request = match work.read(py, interpreter) {
+fn answer(py: Python<'_>, interpreter: &'static Interpreter, ticket: &Arc<Ticket>) {
+    let request = match ticket.wire().read(py, interpreter) {
         Ok(request) => request,
         Err(fault) => {
             ticket.settle(Outcome::Failed(fault));

@@ -59,7 +59,7 @@ fn sweep(interpreter: &'static Interpreter, now: Instant) {
     for ticket in scheduler.pending(now, PENDING) {
         if ticket.is_overdue(now) {
             expire(scheduler, &ticket);
-        } else if !ticket.monitor() {
+        } else if !ticket.monitor(scheduler) {
             scheduler.cancel(&ticket);
         }
     }

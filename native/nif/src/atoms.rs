@@ -69,7 +69,7 @@ pub fn id(term: Term<'_>) -> u64 {
 /// The name of the atom with this id, in UTF-8, which `erl_nif` gives only as external term format
 /// on OTP 25: 131, the tag, the length in one byte or two, the name.
 pub fn text(id: u64) -> String {
-    let etf = ffi::atom_etf(id);
+    let etf = ffi::etf_of_word(id);
     let name = match etf.get(1) {
         Some(&(SMALL_ATOM_UTF8_EXT | SMALL_ATOM_EXT)) => &etf[3..],
         _ => &etf[4..],

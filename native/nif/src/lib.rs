@@ -5,6 +5,7 @@ mod ffi;
 mod host;
 mod reply;
 mod shared;
+mod tape;
 mod terms;
 mod work;
 
@@ -13,13 +14,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use py_core::boot::{Facts, boot as boot_python};
-use py_core::{Cancel, Interpreter, Job, Limits, Pool, Refusal, Ticket};
+use py_core::{Cancel, Interpreter, Limits, Pool, Refusal, Ticket};
 use rustler::{Atom, Encoder, Env, Error, LocalPid, Monitor, NifMap, NifResult, Resource, ResourceArc, Term};
 
-use crate::ffi::Letter;
+use crate::ffi::Envelope;
 use crate::host::Node;
-use crate::reply::{Caller, with_message};
-use crate::work::{StartWork, TermWork};
+use crate::reply::Caller;
+use crate::work::{Call, GroupLeader, Start};
 
 /// The one interpreter that threads of the node share.
 static MAIN: OnceLock<&'static Interpreter> = OnceLock::new();
@@ -56,7 +57,7 @@ struct BootConfig {
 /// Boots Python on a thread of its own, which tells the caller with `{:py_booted, ref, result}`.
 #[rustler::nif]
 fn boot(env: Env<'_>, tag: Term<'_>, config: BootConfig) -> NifResult<Atom> {
-    let letter = Letter::copy(&[tag]);
+    let envelope = Envelope::new(tag);
     let caller = env.pid();
     let sink = terms::etf(config.sink.encode(env));
     let facts = Facts {
@@ -68,23 +69,20 @@ fn boot(env: Env<'_>, tag: Term<'_>, config: BootConfig) -> NifResult<Atom> {
         set_version: config.set_version,
     };
     let ready = move |result: Result<&'static Interpreter, String>| {
-        with_message(|message| {
-            message.push_atom(atoms::py_booted());
-            message.push_copy(letter.term(0));
-            match result {
-                Ok(interpreter) => {
-                    MAIN.get_or_init(|| interpreter);
-                    message.push_atom(atoms::ok());
-                }
-                Err(text) => {
-                    message.push_atom(atoms::error());
-                    message.push_binary(text.as_bytes());
-                    message.end_tuple(2);
-                }
+        let Some(mut message) = envelope.open(atoms::py_booted()) else { return };
+        match result {
+            Ok(interpreter) => {
+                MAIN.get_or_init(|| interpreter);
+                message.push_atom(atoms::ok());
             }
-            message.end_tuple(3);
-            message.send(&caller);
-        });
+            Err(text) => {
+                message.push_atom(atoms::error());
+                message.push_binary(text.as_bytes());
+                message.end_tuple(2);
+            }
+        }
+        message.end_tuple(3);
+        message.send(&caller);
     };
     py_core::reset_signals_in_forked_children();
     boot_python(facts, Box::new(Node), Box::new(ready))
@@ -119,12 +117,19 @@ fn start_pool<'a>(
     config: StartConfig,
     timeout: Term<'a>,
 ) -> NifResult<Atom> {
-    let letter = Arc::new(Letter::copy(&[tag, leader]));
-    let reply = Caller::new(env.pid(), letter.clone(), &pool.0).opening();
     let StartConfig { init, file, line, paths, env: variables } = config;
-    let work = StartWork { letter, init, file, line, paths, env: variables.into_iter().collect() };
-    let job = Job::new(Box::new(reply), Box::new(work), duration(timeout)?);
-    Ok(pool.0.start(job).map_or_else(refusal, |()| atoms::ok()))
+    let start = Start {
+        caller: Caller::new(env.pid(), tag),
+        leader: GroupLeader::of(leader),
+        pool: Arc::downgrade(&pool.0),
+        init,
+        file,
+        line,
+        paths,
+        env: variables.into_iter().collect(),
+    };
+    let ticket = pool.0.ticket(start, duration(timeout)?);
+    Ok(pool.0.start(ticket).map_or_else(refusal, |()| atoms::ok()))
 }
 
 #[rustler::nif]
@@ -160,6 +165,7 @@ fn info(pool: ResourceArc<PoolResource>) -> Info {
     }
 }
 
+/// `:ok`, or a ticket where one is asked for; `:large` where this would take a scheduler too long.
 #[rustler::nif]
 fn submit<'a>(
     env: Env<'a>,
@@ -168,11 +174,15 @@ fn submit<'a>(
     leader: Term<'a>,
     request: Term<'a>,
     timeout: Term<'a>,
+    wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
-    if terms::is_large(request) {
-        return Ok(atoms::large().encode(env));
-    }
-    submit_now(env, &pool, [tag, leader, request], timeout)
+    let verb = work::verb(request).ok_or(Error::BadArg)?;
+    let call = match Call::small(env.pid(), tag, leader, verb, request) {
+        Some(call) => call,
+        None if terms::is_large(request) => return Ok(atoms::large().encode(env)),
+        None => Call::large(env.pid(), tag, leader, verb, request),
+    };
+    accept(env, &pool, call, timeout, wants_ticket)
 }
 
 /// As `submit`, for what takes a scheduler too long to copy.
@@ -184,24 +194,25 @@ fn submit_large<'a>(
     leader: Term<'a>,
     request: Term<'a>,
     timeout: Term<'a>,
+    wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
-    submit_now(env, &pool, [tag, leader, request], timeout)
+    let verb = work::verb(request).ok_or(Error::BadArg)?;
+    accept(env, &pool, Call::large(env.pid(), tag, leader, verb, request), timeout, wants_ticket)
 }
 
-fn submit_now<'a>(
+fn accept<'a>(
     env: Env<'a>,
     pool: &ResourceArc<PoolResource>,
-    terms: [Term<'a>; 3],
+    call: Call,
     timeout: Term<'a>,
+    wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
-    let timeout = duration(timeout)?;
-    let letter = Arc::new(Letter::copy(&terms));
-    let reply = Caller::new(env.pid(), letter.clone(), &pool.0);
-    let job = Job::new(Box::new(reply), Box::new(TermWork::new(letter)), timeout);
-    let ticket = job.ticket.clone();
-    Ok(match pool.0.submit(job) {
-        Ok(()) => ResourceArc::new(TicketResource { ticket, pool: pool.0.clone() }).encode(env),
-        Err(reason) => refusal(reason).encode(env),
+    let ticket = pool.0.ticket(call, duration(timeout)?);
+    let kept = wants_ticket.then(|| TicketResource { ticket: ticket.clone(), pool: pool.0.clone() });
+    Ok(match (pool.0.submit(ticket), kept) {
+        (Ok(()), Some(kept)) => ResourceArc::new(kept).encode(env),
+        (Ok(()), None) => atoms::ok().encode(env),
+        (Err(reason), _) => refusal(reason).encode(env),
     })
 }
 
