@@ -22,6 +22,11 @@ use crate::host::Node;
 use crate::reply::Caller;
 use crate::work::{Call, GroupLeader, Start};
 
+/// What is allocated on a scheduler is mostly freed on a thread of Python's, where the C library's
+/// allocator has both wait for a lock.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The one interpreter that threads of the node share.
 static MAIN: OnceLock<&'static Interpreter> = OnceLock::new();
 
