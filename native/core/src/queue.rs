@@ -10,7 +10,7 @@ use crate::ticket::Ticket;
 const SHARE: u32 = 64;
 
 /// Callers that are told apart. Two that fall together share a share, no more.
-const CALLERS: usize = 1 << 10;
+const LANES: usize = 1 << 10;
 
 /// Settled requests that may stay in the queue: they cost memory and nothing else.
 const SETTLED: usize = 64;
@@ -29,7 +29,7 @@ impl Default for Queue {
     fn default() -> Self {
         Queue {
             line: VecDeque::new(),
-            in_line: vec![0; CALLERS].into(),
+            in_line: vec![0; LANES].into(),
             beside: HashMap::new(),
             len: 0,
             settled: 0,
@@ -50,19 +50,19 @@ impl Queue {
     pub fn push(&mut self, ticket: Arc<Ticket>) {
         ticket.set_queued(true);
         self.len += 1;
-        let caller = caller(&ticket);
+        let lane = ticket.lane();
         // Whoever has requests beside the line has a full share in it.
-        if self.in_line[caller] >= SHARE {
-            self.beside.entry(caller).or_default().push_back(ticket);
+        if self.in_line[lane] >= SHARE {
+            self.beside.entry(lane).or_default().push_back(ticket);
         } else {
-            self.in_line[caller] += 1;
+            self.in_line[lane] += 1;
             self.line.push_back(ticket);
         }
     }
 
     pub fn pop(&mut self) -> Option<Arc<Ticket>> {
         while let Some(ticket) = self.line.pop_front() {
-            self.step_up(caller(&ticket));
+            self.step_up(ticket.lane());
             if ticket.set_queued(false) {
                 self.len -= 1;
                 return Some(ticket);
@@ -77,7 +77,7 @@ impl Queue {
         for ticket in tickets.rev() {
             ticket.set_queued(true);
             self.len += 1;
-            self.in_line[caller(&ticket)] += 1;
+            self.in_line[ticket.lane()] += 1;
             self.line.push_front(ticket);
         }
     }
@@ -104,18 +104,18 @@ impl Queue {
     }
 
     /// One of the caller's left the line: the first that waits beside it takes its place in the back.
-    fn step_up(&mut self, caller: usize) {
-        self.in_line[caller] -= 1;
-        if self.in_line[caller] >= SHARE || self.beside.is_empty() {
+    fn step_up(&mut self, lane: usize) {
+        self.in_line[lane] -= 1;
+        if self.in_line[lane] >= SHARE || self.beside.is_empty() {
             return;
         }
-        let Some(beside) = self.beside.get_mut(&caller) else { return };
+        let Some(beside) = self.beside.get_mut(&lane) else { return };
         if let Some(next) = beside.pop_front() {
-            self.in_line[caller] += 1;
+            self.in_line[lane] += 1;
             self.line.push_back(next);
         }
         if beside.is_empty() {
-            self.beside.remove(&caller);
+            self.beside.remove(&lane);
         }
     }
 
@@ -127,8 +127,8 @@ impl Queue {
     }
 }
 
-/// The high bits of a multiplicative hash are its good ones.
-fn caller(ticket: &Ticket) -> usize {
-    let hash = ticket.wire().caller().wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (hash >> (u64::BITS - CALLERS.trailing_zeros())) as usize
+/// Where the requests of a caller are counted. The high bits of a multiplicative hash are its good ones.
+pub fn lane(caller: u64) -> usize {
+    let hash = caller.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (hash >> (u64::BITS - LANES.trailing_zeros())) as usize
 }

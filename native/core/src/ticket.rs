@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 
 use crate::interpreter::Interpreter;
+use crate::queue::lane;
 use crate::scheduler::{Canceller, Scheduler};
 use crate::wire::{Fault, Kind, Outcome, Wire};
 
@@ -46,6 +47,7 @@ pub struct Ticket<W: Wire + ?Sized = dyn Wire> {
     /// Whether it is in a queue: changed by the scheduler alone, under its lock.
     queued: AtomicBool,
     pool: usize,
+    lane: usize,
     submitted: Instant,
     deadline: Option<Instant>,
     started_ns: AtomicU64,
@@ -64,6 +66,7 @@ impl<W: Wire + 'static> Ticket<W> {
             interrupted: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             pool,
+            lane: lane(wire.caller()),
             submitted,
             // A timeout beyond what the clock can hold is none.
             deadline: timeout.and_then(|timeout| submitted.checked_add(timeout)),
@@ -107,6 +110,11 @@ impl Ticket {
 
     pub(crate) fn pool(&self) -> usize {
         self.pool
+    }
+
+    /// The lane of its caller in the queue.
+    pub(crate) fn lane(&self) -> usize {
+        self.lane
     }
 
     /// Notes whether it is in a queue, and tells whether it was.

@@ -1,6 +1,8 @@
 //! Small requests as plain bytes: recorded in the caller's process and played on another thread,
 //! which costs less than an environment to copy terms into.
 
+use std::cell::RefCell;
+
 use py_core::convert::{Read, Token, Verb};
 use rustler::{Binary, Term, TermType};
 
@@ -29,11 +31,14 @@ pub struct Tape {
 impl Tape {
     /// None where something in the request is large, or rare.
     pub fn record(verb: Verb, parts: Elements<'_>) -> Option<Self> {
-        let mut recorder = Recorder { bytes: Vec::with_capacity(128) };
-        for part in parts {
-            recorder.put(part)?;
-        }
-        Some(Tape { verb, bytes: recorder.bytes.into() })
+        SCRATCH.with_borrow_mut(|bytes| {
+            bytes.clear();
+            let mut recorder = Recorder { bytes };
+            for part in parts {
+                recorder.put(part)?;
+            }
+            Some(Tape { verb, bytes: bytes[..].into() })
+        })
     }
 
     pub fn verb(&self) -> Verb {
@@ -45,11 +50,15 @@ impl Tape {
     }
 }
 
-struct Recorder {
-    bytes: Vec<u8>,
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Recorder {
+struct Recorder<'a> {
+    bytes: &'a mut Vec<u8>,
+}
+
+impl Recorder<'_> {
     fn put(&mut self, term: Term<'_>) -> Option<()> {
         match term.get_type() {
             TermType::Atom => self.word(ATOM, atoms::id(term)),
