@@ -18,8 +18,9 @@ defmodule Py.Caller do
   def run(request, %{on: {pool, node}, timeout: timeout}),
     do: Remote.run(pool, node, request, timeout)
 
-  def run(request, %{on: name, timeout: timeout}) do
-    with {:ok, pool, timeout} <- pool(name, timeout), do: perform(pool, request, timeout)
+  def run(request, %{on: name, timeout: timeout} = options) do
+    with {:ok, pool, timeout} <- pool(name, timeout),
+         do: perform(pool, request, timeout, Map.get(options, :inline, false))
   end
 
   @doc "The pool and what is left of the time."
@@ -61,32 +62,52 @@ defmodule Py.Caller do
   end
 
   # The reference is made here and received here: then `receive` looks at no message that was there before it.
-  defp perform(%Pool{telemetry?: false} = pool, request, timeout) do
+  defp perform(%Pool{telemetry?: false} = pool, request, timeout, inline?) do
     ref = make_ref()
 
-    case submit(pool, ref, Process.group_leader(), request, timeout, false) do
+    case hand_over(pool, ref, request, timeout, inline?, false) do
       :ok ->
         receive do
           {:py_result, ^ref, result} -> result
         end
+
+      {:done, result, _nanoseconds} ->
+        result
 
       {:error, _error} = refused ->
         refused
     end
   end
 
-  defp perform(pool, request, timeout) do
+  defp perform(pool, request, timeout, inline?) do
     span = Telemetry.start(pool, request)
     ref = make_ref()
 
-    case submit(pool, ref, Process.group_leader(), request, timeout) do
+    case hand_over(pool, ref, request, timeout, inline?, not inline?) do
       {:error, _error} = refused ->
         stop(span, nil, refused)
 
+      {:done, result, nanoseconds} ->
+        Telemetry.overrun(pool, request, nanoseconds)
+        stop(span, nil, result)
+
       ticket ->
         receive do
-          {:py_result, ^ref, result} -> stop(span, ticket, result)
+          {:py_result, ^ref, result} -> stop(span, ticket != :ok && ticket, result)
         end
+    end
+  end
+
+  defp hand_over(pool, ref, request, timeout, false, wants_ticket?),
+    do: submit(pool, ref, Process.group_leader(), request, timeout, wants_ticket?)
+
+  defp hand_over(%Pool{native: native} = pool, ref, request, timeout, true, _no_ticket) do
+    leader = Process.group_leader()
+
+    case Native.submit_inline(native, ref, leader, request, timeout) do
+      {:done, _result, _nanoseconds} = done -> done
+      :large -> accepted(Native.submit_large(native, ref, leader, request, timeout, false), pool)
+      answer -> accepted(answer, pool)
     end
   end
 

@@ -27,7 +27,7 @@ defmodule Py.Options do
       type: :boolean,
       default: false,
       doc:
-        "says that the function returns within a fraction of a millisecond; accepted, and still takes the queue"
+        "says that the function returns within a fraction of a millisecond: run it on the calling scheduler, where Python is free and that is safe, else through the queue, with the same result. See `Py.Pool.info/1` for why it is not"
     ]
   ]
 
@@ -86,7 +86,7 @@ defmodule Py.Options do
     call: @call,
     code: Keyword.delete(@call, :kwargs) ++ @place,
     getattr: Keyword.delete(@call, :kwargs),
-    gather: Keyword.delete(@call, :kwargs),
+    gather: Keyword.drop(@call, [:kwargs, :inline]),
     cast: Keyword.take(@call, [:kwargs, :timeout, :on]),
     reload: @short,
     pool: @pool

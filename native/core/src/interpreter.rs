@@ -17,6 +17,8 @@ use crate::boot::Facts;
 use crate::convert::Opaque;
 use crate::errand::Errands;
 use crate::ffi;
+use crate::gate::Gate;
+use crate::inline::{Visit, Visitors};
 use crate::request::{Source, no_such_module};
 use crate::scheduler::Scheduler;
 use crate::ticket::{Phase, Ticket};
@@ -37,6 +39,8 @@ pub struct Interpreter {
     bases: Mutex<HashMap<usize, Py<PyModule>>>,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) errands: Errands,
+    pub(crate) gate: Gate,
+    pub(crate) visitors: Visitors,
     host: Box<dyn Host>,
     output_pending: AtomicBool,
     next_task: AtomicU64,
@@ -133,6 +137,8 @@ impl Interpreter {
             bases: Mutex::default(),
             scheduler,
             errands: Errands::default(),
+            gate: Gate::new(py),
+            visitors: Visitors::default(),
             host,
             output_pending: AtomicBool::new(false),
             next_task: AtomicU64::new(1),
@@ -514,6 +520,16 @@ impl Interpreter {
         Ok(true)
     }
 
+    /// Stops a call inline whose time is up, unless it is importing.
+    pub(crate) fn interrupt_visit(&self, py: Python<'_>, visit: &Visit) {
+        let importing = self.hooks.is_importing.bind(py).call1((visit.thread().number(),));
+        match importing.and_then(|importing| importing.is_truthy()) {
+            Ok(true) => {}
+            Ok(false) => visit.interrupt(self.hooks.cancelled.bind(py)),
+            Err(error) => error.write_unraisable(py, None),
+        }
+    }
+
     /// Lets go of an object from a thread that must not wait for the GIL.
     pub fn release(&self, object: Py<PyAny>) {
         self.errands.release(object);
@@ -607,5 +623,26 @@ pub(crate) fn native_pending_output<'py>(
     _: Arguments<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     interpreter.output_pending.store(true, Ordering::Relaxed);
+    Ok(py.None().into_bound(py))
+}
+
+/// The event loop is about to wait for events.
+pub(crate) fn native_loop_waits<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    _: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    interpreter.gate.look(py);
+    interpreter.gate.leave();
+    Ok(py.None().into_bound(py))
+}
+
+/// The event loop is back from waiting.
+pub(crate) fn native_loop_returns<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    _: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    py.detach(|| interpreter.gate.enter());
     Ok(py.None().into_bound(py))
 }

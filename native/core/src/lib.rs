@@ -8,6 +8,8 @@ pub mod convert;
 mod desk;
 mod errand;
 mod ffi;
+mod gate;
+mod inline;
 mod interpreter;
 mod pool;
 mod queue;
@@ -19,6 +21,8 @@ mod watch;
 pub mod wire;
 
 pub use ffi::{LocalKey, reset_signals_in_forked_children};
+pub use gate::Closed;
+pub use inline::{Inline, Ran};
 pub use interpreter::Interpreter;
 pub use pool::{Limits, Pool, PoolInfo, Refusal, Running};
 pub use request::{Call, Request, Source};

@@ -1,8 +1,11 @@
 //! A queue of requests with limits of its own, on the threads of an interpreter.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::gate::Closed;
+use crate::inline::{self, Inline, Ran};
 use crate::interpreter::Interpreter;
 use crate::queue::Queue;
 use crate::scheduler::{Scheduler, State};
@@ -34,6 +37,8 @@ pub struct PoolInfo {
     pub threads: usize,
     pub retired: usize,
     pub calls: u64,
+    /// Why calls do not run inline now.
+    pub inline: Option<Closed>,
 }
 
 /// A request in progress.
@@ -102,6 +107,9 @@ impl State {
 pub struct Pool {
     id: usize,
     scheduler: Arc<Scheduler>,
+    /// It is open, for those who look without the lock.
+    serves: AtomicBool,
+    inline_calls: AtomicU64,
 }
 
 impl Pool {
@@ -121,7 +129,7 @@ impl Pool {
             calls: 0,
         });
         drop(state);
-        Pool { id, scheduler }
+        Pool { id, scheduler, serves: AtomicBool::new(false), inline_calls: AtomicU64::new(0) }
     }
 
     /// A request to this pool.
@@ -141,6 +149,7 @@ impl Pool {
             let pool = &mut state.pools[self.id];
             if pool.stage == Stage::Starting {
                 pool.stage = Stage::Open;
+                self.serves.store(true, Ordering::Release);
             }
             state.wake_for_work()
         };
@@ -174,6 +183,18 @@ impl Pool {
         })
     }
 
+    /// Runs a request on the calling thread, where that is possible now.
+    pub fn inline(&self, timeout: Option<Duration>, call: &mut impl Inline) -> Result<Ran, Closed> {
+        match self.scheduler.interpreter() {
+            Some(interpreter) if self.serves.load(Ordering::Acquire) => {
+                let ran = inline::run(interpreter, self.id, timeout, call)?;
+                self.inline_calls.fetch_add(1, Ordering::Relaxed);
+                Ok(ran)
+            }
+            _ => Err(Closed::NotServing),
+        }
+    }
+
     /// Ends a request on behalf of its caller.
     pub fn cancel(&self, ticket: &Arc<Ticket>) -> Cancel {
         self.scheduler.cancel(ticket)
@@ -188,6 +209,7 @@ impl Pool {
                 return;
             }
             pool.stage = Stage::Stopped;
+            self.serves.store(false, Ordering::Release);
             pool.limits.size = 0;
             let mut tickets = pool.queue.drain();
             tickets.extend(pool.start.take());
@@ -216,13 +238,25 @@ impl Pool {
             awaiting: pool.awaiting,
             threads: state.threads(),
             retired: state.retired,
-            calls: pool.calls,
+            calls: pool.calls + self.inline_calls.load(Ordering::Relaxed),
+            inline: self.closed(),
         };
         for doing in state.doing().filter(|doing| doing.pool == Some(self.id)) {
             info.running += usize::from(doing.current.as_ref().is_some_and(|current| !current.is_answered()));
             info.queued += doing.batch.iter().filter(|ticket| !ticket.is_settled()).count();
         }
         info
+    }
+
+    fn closed(&self) -> Option<Closed> {
+        let serves = self.serves.load(Ordering::Acquire);
+        let interpreter = self.scheduler.interpreter().filter(|_| serves);
+        interpreter.map_or(Some(Closed::NotServing), |interpreter| interpreter.gate.closed())
+    }
+
+    /// The functions that take the queue for a while, since they took too long inline.
+    pub fn overran(&self) -> Vec<String> {
+        self.scheduler.interpreter().map_or_else(Vec::new, |interpreter| interpreter.gate.banned())
     }
 
     /// What is in progress, the longest first.

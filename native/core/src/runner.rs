@@ -8,6 +8,7 @@ use std::thread::Builder;
 use pyo3::prelude::*;
 
 use crate::ffi::{self, ThreadId};
+use crate::inline::Visit;
 use crate::interpreter::Interpreter;
 use crate::ticket::Ticket;
 use crate::wire::{Fault, Kind, Leader, Outcome, Wire};
@@ -30,7 +31,7 @@ pub fn spawn(interpreter: &'static Interpreter, index: usize) {
 /// Starts the thread of the event loop.
 pub fn spawn_loop(interpreter: &'static Interpreter) {
     let run = move || {
-        Python::attach(|py| {
+        attached(interpreter, |py| {
             interpreter.introduce_loop(ThreadId::current(py));
             if let Err(error) = interpreter.run_loop(py) {
                 error.write_unraisable(py, None);
@@ -42,10 +43,46 @@ pub fn spawn_loop(interpreter: &'static Interpreter) {
     }
 }
 
-/// Runs requests until the thread is retired. Attached throughout, but while it waits: a thread
-/// state of its own, once, is what `threading.local` and debuggers expect.
-pub fn serve(interpreter: &'static Interpreter, index: usize) {
+/// Stops a call inline. The threads of ours wait for such calls, so this takes one that does not.
+pub fn spawn_interrupt(interpreter: &'static Interpreter, visit: Arc<Visit>) {
+    let run = move || Python::attach(|py| interpreter.interrupt_visit(py, &visit));
+    if let Err(error) = thread("py-interrupt").spawn(run) {
+        eprintln!("py: the thread that stops a call inline could not be started: {error}");
+    }
+}
+
+/// Runs `body` on a thread of ours, attached. The thread has a thread state of its own, once, which
+/// is what `threading.local` and debuggers expect.
+pub fn attached(interpreter: &'static Interpreter, body: impl FnOnce(Python<'_>)) {
+    let gate = &interpreter.gate;
+    gate.enter();
     Python::attach(|py| {
+        gate.adopt(py);
+        body(py);
+        gate.disown(py);
+    });
+    gate.leave();
+}
+
+/// Waits on a thread of ours, with others let in.
+pub fn idle<R: Send>(
+    py: Python<'_>,
+    interpreter: &'static Interpreter,
+    wait: impl FnOnce() -> R + Send,
+) -> R {
+    let gate = &interpreter.gate;
+    gate.look(py);
+    py.detach(|| {
+        gate.leave();
+        let result = wait();
+        gate.enter();
+        result
+    })
+}
+
+/// Runs requests until the thread is retired.
+pub fn serve(interpreter: &'static Interpreter, index: usize) {
+    attached(interpreter, |py| {
         let scheduler = &interpreter.scheduler;
         let desk = scheduler.desk(index);
         let mut runner = Runner { interpreter, thread: ThreadId::current(py), leader: None };
@@ -53,7 +90,8 @@ pub fn serve(interpreter: &'static Interpreter, index: usize) {
         loop {
             if let Some(ticket) = desk.next() {
                 runner.run(py, &ticket);
-            } else if !scheduler.refill(index) && !py.detach(|| scheduler.wait(index)) {
+                interpreter.gate.progressed();
+            } else if !scheduler.refill(index) && !idle(py, interpreter, || scheduler.wait(index)) {
                 break;
             }
         }
@@ -119,12 +157,13 @@ fn answer(py: Python<'_>, interpreter: &'static Interpreter, ticket: &Arc<Ticket
     }
 }
 
-fn raise(py: Python<'_>, interpreter: &'static Interpreter, ticket: &Ticket, error: &PyErr) {
+pub fn raise(py: Python<'_>, interpreter: &'static Interpreter, ticket: &Ticket, error: &PyErr) {
     match interpreter.describe_error(py, error) {
         Ok(description) => ticket.settle(Outcome::Raised(interpreter, &description)),
-        Err(_) => ticket.settle(Outcome::Failed(Fault::new(
-            Kind::Crashed,
-            "Python raised an exception that could not be described",
-        ))),
+        Err(_) => ticket.settle(Outcome::Failed(indescribable())),
     };
+}
+
+pub fn indescribable() -> Fault {
+    Fault::new(Kind::Crashed, "Python raised an exception that could not be described")
 }

@@ -6,7 +6,7 @@
 //! takes several requests at once, and those it did not come to are taken from it then.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,8 @@ pub struct Scheduler {
     state: Mutex<State>,
     /// Requests in all queues, for those who look without the lock.
     queued: AtomicUsize,
-    pub(crate) watch: Condvar,
+    watch: Condvar,
+    watch_sleeps: AtomicBool,
     interpreter: OnceLock<&'static Interpreter>,
     may_spin: bool,
 }
@@ -51,7 +52,6 @@ pub(crate) struct State {
     ended: Vec<usize>,
     next_pool: usize,
     awaiting: HashMap<u64, Arc<Ticket>>,
-    pub watch_sleeps: bool,
 }
 
 #[derive(Default)]
@@ -126,6 +126,13 @@ impl State {
         self.awaiting.values()
     }
 
+    /// True while there is anything the watch has to look at.
+    fn is_busy(&self) -> bool {
+        self.runners.iter().any(|runner| runner.desk.lock().current.is_some())
+            || !self.awaiting.is_empty()
+            || self.pools.iter().any(|pool| pool.start.is_some() || !pool.queue.is_empty())
+    }
+
     fn has_work(&self) -> bool {
         self.pools.iter().any(PoolState::has_work)
     }
@@ -177,6 +184,7 @@ impl Scheduler {
             state: Mutex::new(state),
             queued: AtomicUsize::new(0),
             watch: Condvar::new(),
+            watch_sleeps: AtomicBool::new(false),
             interpreter: OnceLock::new(),
             may_spin: std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1),
         })
@@ -205,10 +213,26 @@ impl Scheduler {
     }
 
     /// Has the watch look at what is pending from now on.
-    fn rouse_watch(&self, state: &mut State) {
-        if std::mem::take(&mut state.watch_sleeps) {
+    pub(crate) fn rouse_watch(&self) {
+        if self.watch_sleeps.load(Ordering::SeqCst) {
+            let state = self.lock();
+            self.watch_sleeps.store(false, Ordering::SeqCst);
+            drop(state);
             self.watch.notify_one();
         }
+    }
+
+    /// Where the watch waits until there is something to look at.
+    pub(crate) fn sleep_watch(&self, is_busy: impl Fn() -> bool) {
+        let state = self.lock();
+        self.watch_sleeps.store(true, Ordering::SeqCst);
+        // Whoever began before the flag was up did not see it.
+        if state.is_busy() || is_busy() {
+            self.watch_sleeps.store(false, Ordering::SeqCst);
+            return;
+        }
+        let asleep = |_: &mut State| self.watch_sleeps.load(Ordering::SeqCst);
+        drop(self.watch.wait_while(state, asleep).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Takes a request, which `put` puts where it belongs.
@@ -220,10 +244,10 @@ impl Scheduler {
         let mut state = self.lock();
         put(&mut state, ticket)?;
         self.queued.fetch_add(1, Ordering::Relaxed);
-        self.rouse_watch(&mut state);
         let wake = state.wake_for_work();
         drop(state);
         self.wake(wake);
+        self.rouse_watch();
         Ok(())
     }
 
@@ -449,11 +473,8 @@ impl Scheduler {
         self.wake(wake);
     }
 
-    /// True while there is anything the watch has to look at.
-    pub(crate) fn is_busy(state: &State) -> bool {
-        state.runners.iter().any(|runner| runner.desk.lock().current.is_some())
-            || !state.awaiting.is_empty()
-            || state.pools.iter().any(|pool| pool.start.is_some() || !pool.queue.is_empty())
+    pub(crate) fn is_busy(&self) -> bool {
+        self.lock().is_busy()
     }
 
     pub(crate) fn is_starting(&self, pool: usize) -> bool {

@@ -44,6 +44,12 @@ rustler::atoms! {
     large,
     cancelled,
     replied,
+    done,
+    busy,
+    foreign_threads,
+    overrun,
+    unsupported,
+    not_serving,
     // What only the Python package names: these must exist for it to send them.
     io_request,
     put_chars,

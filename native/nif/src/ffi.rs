@@ -231,6 +231,20 @@ thread_local! {
     static MESSAGES: Cell<u64> = const { Cell::new(0) };
 }
 
+thread_local! {
+    /// The environment of the process that runs on this thread; null on threads that the VM does not
+    /// manage, and wherever no process is known.
+    static CALLER: Cell<*mut ErlNifEnv> = const { Cell::new(null_mut()) };
+}
+
+/// Runs `body`, in which messages are sent on behalf of the calling process.
+pub fn on_behalf_of<R>(env: Env<'_>, body: impl FnOnce() -> R) -> R {
+    CALLER.set(env.as_c_arg());
+    let result = body();
+    CALLER.set(null_mut());
+    result
+}
+
 /// A stack of more values is not kept.
 const LONGEST_KEPT: usize = 64 * 1024;
 
@@ -238,6 +252,19 @@ impl Builder {
     pub fn new() -> Self {
         let Environment(env) = Environment::take();
         Builder::over(env, true)
+    }
+
+    /// Builds a term for the calling process, in a NIF.
+    pub fn here(env: Env<'_>) -> Self {
+        Builder::over(env.as_c_arg(), false)
+    }
+
+    /// What is on top, for the process that `here` was given.
+    pub fn finish<'a>(mut self, env: Env<'a>) -> Term<'a> {
+        assert!(std::ptr::eq(self.env, env.as_c_arg()), "a term of another environment");
+        let term = self.stack.pop().expect("a term was built");
+        // SAFETY: it was built in this environment.
+        unsafe { Term::new(env, term) }
     }
 
     fn over(env: *mut ErlNifEnv, is_ours: bool) -> Self {
@@ -373,14 +400,12 @@ impl Builder {
         }
     }
 
-    /// Sends what is on top to a process of this node, from a thread that is no scheduler. False
-    /// where it is dead. The builder is empty afterwards.
+    /// Sends what is on top to a process of this node. False where it is dead. The builder is empty afterwards.
     pub fn send(&mut self, to: &LocalPid) -> bool {
         let message = self.stack.pop().expect("a message was built");
         self.stack.clear();
-        // SAFETY: the message is a term of this environment, which the call empties. A null caller
-        // environment is right for threads that the VM does not manage.
-        unsafe { enif_send(null_mut(), to.as_c_arg(), self.env, message) != 0 }
+        // SAFETY: the message is a term of this environment, which the call empties.
+        unsafe { enif_send(CALLER.get(), to.as_c_arg(), self.env, message) != 0 }
     }
 
     /// What is on top, as a pid of this node.
@@ -402,10 +427,9 @@ impl Builder {
     /// The process of this node that is registered under a name.
     pub fn find(&self, name: Atom) -> Option<LocalPid> {
         let mut pid = MaybeUninit::uninit();
-        // SAFETY: a null caller environment is right for threads that the VM does not manage; on
-        // success the pid is written.
+        // SAFETY: on success the pid is written.
         unsafe {
-            let found = enif_whereis_pid(null_mut(), name.as_c_arg(), pid.as_mut_ptr());
+            let found = enif_whereis_pid(CALLER.get(), name.as_c_arg(), pid.as_mut_ptr());
             (found != 0).then(|| LocalPid::from_c_arg(pid.assume_init()))
         }
     }

@@ -3,6 +3,7 @@
 mod atoms;
 mod ffi;
 mod host;
+mod inline;
 mod reply;
 mod shared;
 mod tape;
@@ -14,11 +15,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use py_core::boot::{Facts, boot as boot_python};
-use py_core::{Cancel, Interpreter, Limits, Pool, Refusal, Ticket};
+use py_core::{Cancel, Interpreter, Limits, Pool, Ran, Refusal, Ticket};
 use rustler::{Atom, Encoder, Env, Error, LocalPid, Monitor, NifMap, NifResult, Resource, ResourceArc, Term};
 
 use crate::ffi::Envelope;
 use crate::host::Node;
+use crate::inline::Here;
 use crate::reply::Caller;
 use crate::work::{Call, GroupLeader, Start};
 
@@ -149,24 +151,43 @@ struct Info {
     max_queue: usize,
     queued: usize,
     running: usize,
+    running_calls: Vec<Running>,
     awaiting: usize,
     threads: usize,
     retired: usize,
     calls: u64,
+    /// Why calls do not run inline now.
+    inline: Option<Atom>,
+    inline_overrun: Vec<String>,
+}
+
+#[derive(NifMap)]
+struct Running {
+    function: String,
+    age_ms: u64,
+    awaiting: bool,
 }
 
 #[rustler::nif]
-fn info(pool: ResourceArc<PoolResource>) -> Info {
+fn info(env: Env<'_>, pool: ResourceArc<PoolResource>) -> Info {
     let info = pool.0.info();
+    let running = pool.0.running().into_iter().map(|running| Running {
+        function: running.subject,
+        age_ms: running.age.as_millis() as u64,
+        awaiting: running.awaiting,
+    });
     Info {
         size: info.limits.size,
         max_queue: info.limits.max_queue,
         queued: info.queued,
         running: info.running,
+        running_calls: running.collect(),
         awaiting: info.awaiting,
         threads: info.threads,
         retired: info.retired,
         calls: info.calls,
+        inline: info.inline.map(|closed| atoms::known(env, closed.name())),
+        inline_overrun: pool.0.overran(),
     }
 }
 
@@ -182,12 +203,58 @@ fn submit<'a>(
     wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
     let verb = work::verb(request).ok_or(Error::BadArg)?;
+    let timeout = duration(timeout)?;
     let call = match Call::small(env.pid(), tag, leader, verb, request) {
         Some(call) => call,
         None if terms::is_large(request) => return Ok(atoms::large().encode(env)),
         None => Call::large(env.pid(), tag, leader, verb, request),
     };
     accept(env, &pool, call, timeout, wants_ticket)
+}
+
+/// Runs the request here where that is possible now: `{:done, result, nanoseconds}`. Else it is as
+/// `submit`; that it took too long is told where it did.
+#[rustler::nif]
+fn submit_inline<'a>(
+    env: Env<'a>,
+    pool: ResourceArc<PoolResource>,
+    tag: Term<'a>,
+    leader: Term<'a>,
+    request: Term<'a>,
+    timeout: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let verb = work::verb(request).ok_or(Error::BadArg)?;
+    if terms::is_large(request) {
+        return Ok(atoms::large().encode(env));
+    }
+    let timeout = duration(timeout)?;
+    let mut here = Here { env, pool: &pool.0, tag, leader, verb, request, timeout, result: None };
+    let ran = ffi::on_behalf_of(env, || pool.0.inline(timeout, &mut here));
+    let result = here.result;
+    match ran {
+        Ok(Ran::Answered(time)) => {
+            let result = result.expect("what was answered has an answer");
+            charge(env, time);
+            Ok((atoms::done(), result, time.as_nanos() as u64).encode(env))
+        }
+        Ok(Ran::Deferred) => Ok(atoms::ok().encode(env)),
+        Err(_) => {
+            let small = Call::small(env.pid(), tag, leader, verb, request);
+            let call = small.unwrap_or_else(|| Call::large(env.pid(), tag, leader, verb, request));
+            accept(env, &pool, call, timeout, false)
+        }
+    }
+}
+
+/// Below this, a call costs a process what every NIF does.
+const FREE: Duration = Duration::from_micros(10);
+
+/// A process may run for about a millisecond before others have their turn.
+fn charge(env: Env<'_>, time: Duration) {
+    if time >= FREE {
+        let percent = (time.as_micros() / 10).clamp(1, 100);
+        rustler::schedule::consume_timeslice(env, percent as i32);
+    }
 }
 
 /// As `submit`, for what takes a scheduler too long to copy.
@@ -202,17 +269,18 @@ fn submit_large<'a>(
     wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
     let verb = work::verb(request).ok_or(Error::BadArg)?;
-    accept(env, &pool, Call::large(env.pid(), tag, leader, verb, request), timeout, wants_ticket)
+    let call = Call::large(env.pid(), tag, leader, verb, request);
+    accept(env, &pool, call, duration(timeout)?, wants_ticket)
 }
 
 fn accept<'a>(
     env: Env<'a>,
     pool: &ResourceArc<PoolResource>,
     call: Call,
-    timeout: Term<'a>,
+    timeout: Option<Duration>,
     wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
-    let ticket = pool.0.ticket(call, duration(timeout)?);
+    let ticket = pool.0.ticket(call, timeout);
     let kept = wants_ticket.then(|| TicketResource { ticket: ticket.clone(), pool: pool.0.clone() });
     Ok(match (pool.0.submit(ticket), kept) {
         (Ok(()), Some(kept)) => ResourceArc::new(kept).encode(env),

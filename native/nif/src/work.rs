@@ -110,11 +110,11 @@ fn parts(request: Term<'_>) -> Option<Elements<'_>> {
     Some(elements)
 }
 
-fn reader(request: Term<'_>) -> TermReader<'_> {
+pub fn reader(request: Term<'_>) -> TermReader<'_> {
     TermReader::new(parts(request).expect("it was looked at when it was taken"))
 }
 
-fn subject(verb: Verb, reader: &mut impl Read) -> String {
+pub fn subject(verb: Verb, reader: &mut impl Read) -> String {
     match verb {
         Verb::Call | Verb::GetAttr => format!("{}.{}", name(reader), name(reader)),
         Verb::Eval => String::from("eval"),
@@ -147,14 +147,14 @@ impl GroupLeader {
         }
     }
 
-    fn leader(&self) -> Leader {
+    pub fn leader(&self) -> Leader {
         match self {
             GroupLeader::Local(word) => Leader::Local(*word),
             GroupLeader::Remote(_) => Leader::Remote,
         }
     }
 
-    fn etf(&self) -> Vec<u8> {
+    pub fn etf(&self) -> Vec<u8> {
         match self {
             GroupLeader::Local(word) => ffi::etf_of_word(*word),
             GroupLeader::Remote(etf) => etf.clone(),
