@@ -18,9 +18,12 @@ defmodule Py.Caller do
   def run(request, %{on: {pool, node}, timeout: timeout}),
     do: Remote.run(pool, node, request, timeout)
 
-  def run(request, %{on: name, timeout: timeout} = options) do
-    with {:ok, pool, timeout} <- pool(name, timeout),
-         do: perform(pool, request, timeout, Map.get(options, :inline, false))
+  def run(request, %{on: name, timeout: timeout, inline: true}) do
+    with {:ok, pool, timeout} <- pool(name, timeout), do: perform_inline(pool, request, timeout)
+  end
+
+  def run(request, %{on: name, timeout: timeout}) do
+    with {:ok, pool, timeout} <- pool(name, timeout), do: perform(pool, request, timeout)
   end
 
   @doc "The pool and what is left of the time."
@@ -62,52 +65,56 @@ defmodule Py.Caller do
   end
 
   # The reference is made here and received here: then `receive` looks at no message that was there before it.
-  defp perform(%Pool{telemetry?: false} = pool, request, timeout, inline?) do
+  defp perform(%Pool{telemetry?: false} = pool, request, timeout) do
     ref = make_ref()
 
-    case hand_over(pool, ref, request, timeout, inline?, false) do
+    case submit(pool, ref, Process.group_leader(), request, timeout, false) do
       :ok ->
         receive do
           {:py_result, ^ref, result} -> result
         end
-
-      {:done, result, _nanoseconds} ->
-        result
 
       {:error, _error} = refused ->
         refused
     end
   end
 
-  defp perform(pool, request, timeout, inline?) do
+  defp perform(pool, request, timeout) do
     span = Telemetry.start(pool, request)
     ref = make_ref()
 
-    case hand_over(pool, ref, request, timeout, inline?, not inline?) do
+    case submit(pool, ref, Process.group_leader(), request, timeout) do
       {:error, _error} = refused ->
         stop(span, nil, refused)
 
-      {:done, result, nanoseconds} ->
-        Telemetry.overrun(pool, request, nanoseconds)
-        stop(span, nil, result)
-
       ticket ->
         receive do
-          {:py_result, ^ref, result} -> stop(span, ticket != :ok && ticket, result)
+          {:py_result, ^ref, result} -> stop(span, ticket, result)
         end
     end
   end
 
-  defp hand_over(pool, ref, request, timeout, false, wants_ticket?),
-    do: submit(pool, ref, Process.group_leader(), request, timeout, wants_ticket?)
+  defp perform_inline(%Pool{telemetry?: false} = pool, request, timeout) do
+    case Native.run_inline(pool.native, Process.group_leader(), request, timeout) do
+      {:done, result, _nanoseconds} -> result
+      {:deferred, ref} -> receive(do: ({:py_result, ^ref, result} -> result))
+      _closed -> perform(pool, request, timeout)
+    end
+  end
 
-  defp hand_over(%Pool{native: native} = pool, ref, request, timeout, true, _no_ticket) do
-    leader = Process.group_leader()
+  defp perform_inline(pool, request, timeout) do
+    span = Telemetry.start(pool, request)
 
-    case Native.submit_inline(native, ref, leader, request, timeout) do
-      {:done, _result, _nanoseconds} = done -> done
-      :large -> accepted(Native.submit_large(native, ref, leader, request, timeout, false), pool)
-      answer -> accepted(answer, pool)
+    case Native.run_inline(pool.native, Process.group_leader(), request, timeout) do
+      {:done, result, nanoseconds} ->
+        Telemetry.overrun(pool, request, nanoseconds)
+        stop(span, nil, result)
+
+      {:deferred, ref} ->
+        receive(do: ({:py_result, ^ref, result} -> stop(span, nil, result)))
+
+      _closed ->
+        stop(span, nil, perform(%{pool | telemetry?: false}, request, timeout))
     end
   end
 

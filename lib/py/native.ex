@@ -26,7 +26,7 @@ defmodule Py.Native do
   def submit_large(_pool, _tag, _group_leader, _request, _timeout, _wants_ticket?),
     do: not_loaded()
 
-  def submit_inline(_pool, _tag, _group_leader, _request, _timeout), do: not_loaded()
+  def run_inline(_pool, _group_leader, _request, _timeout), do: not_loaded()
   def cancel(_ticket), do: not_loaded()
   def times(_ticket), do: not_loaded()
 

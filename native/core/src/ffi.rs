@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::Cell;
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::{CStr, CString, c_int, c_long, c_void};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -135,7 +135,15 @@ pub fn vectorcall<'py>(
     let positional = arguments.len().checked_sub(named).expect("a value for each name");
     let names = names.map_or(ptr::null_mut(), |names| names.as_ptr());
     // `Bound` is a pointer with a lifetime, but does not promise to be one.
-    let pointers: Vec<*mut ffi::PyObject> = arguments.iter().map(Bound::as_ptr).collect();
+    let mut few = [ptr::null_mut(); 6];
+    let many: Vec<_>;
+    let pointers = if arguments.len() <= few.len() {
+        few.iter_mut().zip(arguments).for_each(|(place, argument)| *place = argument.as_ptr());
+        &few[..]
+    } else {
+        many = arguments.iter().map(Bound::as_ptr).collect();
+        &many[..]
+    };
     // SAFETY: attached; the arguments live in `arguments`, whose last `named` belong to `names`.
     unsafe {
         let result = ffi::PyObject_Vectorcall(callable.as_ptr(), pointers.as_ptr(), positional, names);
@@ -143,16 +151,21 @@ pub fn vectorcall<'py>(
     }
 }
 
-/// `sys.modules[name]`, where it is there already.
+/// `sys.modules[name]`, where it is there already: perhaps not fully imported.
 pub fn imported<'py>(name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
-    // SAFETY: attached; a new reference or null comes back, with an exception only if hashing fails.
+    // SAFETY: attached; what comes back is borrowed from a dict, or null with an exception only if
+    // hashing fails, and nothing runs before it is owned.
     unsafe {
-        let module = ffi::PyImport_GetModule(name.as_ptr());
+        let modules = ffi::PyImport_GetModuleDict();
+        if ffi::PyDict_CheckExact(modules) == 0 {
+            return None;
+        }
+        let module = ffi::PyDict_GetItemWithError(modules, name.as_ptr());
         if module.is_null() {
             ffi::PyErr_Clear();
             return None;
         }
-        Some(Bound::from_owned_ptr(name.py(), module))
+        Some(Bound::from_borrowed_ptr(name.py(), module))
     }
 }
 
@@ -178,6 +191,29 @@ impl Drop for CollectorPause {
             // SAFETY: made with the thread attached, and conversions do not detach it.
             unsafe { ffi::PyGC_Enable() };
         }
+    }
+}
+
+/// State of an interpreter that only attached threads touch, so that the GIL is its lock. A thread is
+/// only ever attached to one interpreter.
+#[derive(Default)]
+pub struct Attached<T> {
+    value: UnsafeCell<T>,
+    is_borrowed: Cell<bool>,
+}
+
+// SAFETY: `with` asks for the GIL, which one thread has at a time.
+unsafe impl<T: Send> Sync for Attached<T> {}
+
+impl<T> Attached<T> {
+    /// `body` must not run Python code, which may let another thread have the GIL.
+    pub fn with<R>(&self, _: Python<'_>, body: impl FnOnce(&mut T) -> R) -> R {
+        assert!(!self.is_borrowed.replace(true), "Python ran where it must not");
+        // SAFETY: the GIL keeps other threads out, the flag whoever runs in `body` or, had `body` let
+        // the GIL go, on another thread.
+        let result = body(unsafe { &mut *self.value.get() });
+        self.is_borrowed.set(false);
+        result
     }
 }
 

@@ -18,18 +18,27 @@ use crate::ffi::ThreadStates;
 /// Set while a caller is inside; the other bits count the threads of ours that are, or want to be.
 const INLINE: usize = 1 << (usize::BITS - 1);
 
-/// How long a caller waits for one that is inside, or for threads that make progress. Longer than a
-/// few short calls take, and less than the hop to another thread costs.
-const PATIENCE: Duration = Duration::from_micros(20);
+/// How long a caller waits for threads of ours that make progress, and for one that makes none.
+const PATIENCE: Duration = Duration::from_micros(50);
+const STANDSTILL: Duration = Duration::from_micros(5);
 
-/// Looks at the gate between two looks at the clock.
-const LOOKS: u32 = 64;
+/// A caller that waits looks again after so many turns of a loop, then after twice as many, so often.
+const SHORTEST: u32 = 512;
+const LONGER: u32 = 2;
+
+/// A caller that takes longer holds up its scheduler.
+pub const OVERRUN: Duration = Duration::from_millis(1);
+
+/// A caller that takes longer was not just kept waiting for a core, as it may be with a shorter time.
+const SURELY_OVERRUN: Duration = Duration::from_millis(10);
 
 /// How long a function that took too long inline takes the queue.
 const BANNED: Duration = Duration::from_secs(10);
 
-/// A caller that takes longer holds up its scheduler.
-pub const OVERRUN: Duration = Duration::from_millis(1);
+/// A function that took too long is suspected for so long, and banned when one of so many calls does
+/// again.
+const SUSPECTED: Duration = Duration::from_millis(100);
+const SUSPICIOUS_CALLS: u32 = 16;
 
 /// Why a call cannot run inline now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +66,10 @@ pub struct Gate {
     ours: AtomicUsize,
     /// Requests that threads of ours finished.
     progress: AtomicU64,
-    banned: Mutex<HashMap<u64, Ban>>,
-    bans: AtomicUsize,
+    /// Functions that took too long lately.
+    slow: Mutex<HashMap<u64, Slow>>,
+    /// How many of those there are.
+    slow_count: AtomicUsize,
     supported: bool,
 }
 
@@ -80,9 +91,12 @@ impl Closed {
     }
 }
 
-struct Ban {
-    until: Instant,
+struct Slow {
     subject: String,
+    until: Instant,
+    banned: bool,
+    /// Calls since it took too long.
+    calls: u32,
 }
 
 impl Gate {
@@ -97,8 +111,8 @@ impl Gate {
             newest: AtomicUsize::new(0),
             ours: AtomicUsize::new(0),
             progress: AtomicU64::new(0),
-            banned: Mutex::default(),
-            bans: AtomicUsize::new(0),
+            slow: Mutex::default(),
+            slow_count: AtomicUsize::new(0),
             supported: crate::ffi::can_switch_stacks(py),
         }
     }
@@ -153,7 +167,7 @@ impl Gate {
     /// Lets the caller in, until [`Gate::let_out`]. `function` tells functions apart.
     pub fn let_in(&self, function: impl Fn() -> u64) -> Result<(), Closed> {
         self.permits()?;
-        if self.bans.load(Ordering::Relaxed) > 0 && self.is_banned(function()) {
+        if self.slow_count.load(Ordering::Relaxed) > 0 && self.is_banned(function()) {
             return Err(Closed::Overran);
         }
         self.squeeze_in()?;
@@ -174,24 +188,29 @@ impl Gate {
         self.permits().err().or(busy.then_some(Closed::Busy))
     }
 
-    /// Has a function that took too long take the queue for a while.
-    pub fn ban(&self, function: u64, subject: String) {
-        let mut banned = lock(&self.banned);
-        banned.insert(function, Ban { until: Instant::now() + BANNED, subject });
-        self.bans.store(banned.len(), Ordering::Relaxed);
+    /// A call of this function took `time`, which is too long: where it was not by chance, it takes the
+    /// queue for a while.
+    pub fn overran(&self, function: u64, subject: String, time: Duration) {
+        let now = Instant::now();
+        let mut slow = lock(&self.slow);
+        let before = slow.get(&function);
+        let banned = time >= SURELY_OVERRUN || before.is_some_and(|before| before.calls <= SUSPICIOUS_CALLS);
+        let until = now + if banned { BANNED } else { SUSPECTED };
+        slow.insert(function, Slow { subject, until, banned, calls: 0 });
+        self.slow_count.store(slow.len(), Ordering::Relaxed);
     }
 
     /// The functions that take the queue for a while.
     pub fn banned(&self) -> Vec<String> {
-        lock(&self.banned).values().map(|ban| ban.subject.clone()).collect()
+        lock(&self.slow).values().filter(|slow| slow.banned).map(|slow| slow.subject.clone()).collect()
     }
 
     /// Lets functions in again whose time is over.
     pub fn pardon(&self, now: Instant) {
-        if self.bans.load(Ordering::Relaxed) > 0 {
-            let mut banned = lock(&self.banned);
-            banned.retain(|_, ban| ban.until > now);
-            self.bans.store(banned.len(), Ordering::Relaxed);
+        if self.slow_count.load(Ordering::Relaxed) > 0 {
+            let mut slow = lock(&self.slow);
+            slow.retain(|_, slow| slow.until > now);
+            self.slow_count.store(slow.len(), Ordering::Relaxed);
         }
     }
 
@@ -211,33 +230,64 @@ impl Gate {
     }
 
     fn is_banned(&self, function: u64) -> bool {
-        lock(&self.banned).contains_key(&function)
+        lock(&self.slow).get_mut(&function).is_some_and(|slow| {
+            slow.calls += 1;
+            slow.banned
+        })
     }
 
-    /// Waits for others as long as they make progress. Once short calls have gone to the queue, this
-    /// is what brings them back: the queue runs empty while callers wait here.
+    /// Waits for another caller, who is short; and for threads of ours while they make progress. Once
+    /// short calls have gone to the queue, this is what brings them back: it runs empty meanwhile.
     fn squeeze_in(&self) -> Result<(), Closed> {
-        let mut state = self.state.load(Ordering::SeqCst);
-        let mut begin = None;
-        let mut progress = self.progress.load(Ordering::Relaxed);
-        loop {
-            for _ in 0..LOOKS {
-                if state == 0 {
-                    match self.state.compare_exchange_weak(0, INLINE, Ordering::SeqCst, Ordering::SeqCst) {
-                        Ok(_) => return Ok(()),
-                        Err(other) => state = other,
-                    }
-                } else {
-                    std::hint::spin_loop();
-                    state = self.state.load(Ordering::SeqCst);
-                }
+        let mut waiting = None;
+        for round in 0_u32.. {
+            let state = self.state.load(Ordering::SeqCst);
+            if state == 0
+                && self.state.compare_exchange(0, INLINE, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            {
+                return Ok(());
             }
-            let before = std::mem::replace(&mut progress, self.progress.load(Ordering::Relaxed));
-            let stands_still = state & INLINE == 0 && before == progress;
-            if begin.get_or_insert_with(Instant::now).elapsed() >= PATIENCE || stands_still {
+            let progress = self.progress.load(Ordering::Relaxed);
+            let waiting = waiting.get_or_insert_with(|| Waiting::new(progress));
+            if !waiting.is_worth_it(progress, state & INLINE != 0) {
                 return Err(Closed::Busy);
             }
+            // Not to look is what helps who is inside: in a few microseconds it makes several calls,
+            // with all of Python in the caches of one core.
+            for _ in 0..SHORTEST << round.min(LONGER) {
+                std::hint::spin_loop();
+            }
+            if round >= LONGER {
+                // Who is inside may be waiting for this core.
+                std::thread::yield_now();
+            }
         }
+        unreachable!("it is worth it for a while only")
+    }
+}
+
+struct Waiting {
+    begin: Instant,
+    progress: u64,
+    progressed: Instant,
+}
+
+impl Waiting {
+    fn new(progress: u64) -> Self {
+        let now = Instant::now();
+        Waiting { begin: now, progress, progressed: now }
+    }
+
+    fn is_worth_it(&mut self, progress: u64, for_caller: bool) -> bool {
+        let now = Instant::now();
+        if for_caller {
+            return now - self.begin < OVERRUN;
+        }
+        if self.progress != progress {
+            self.progress = progress;
+            self.progressed = now;
+        }
+        now - self.begin < PATIENCE && now - self.progressed < STANDSTILL
     }
 }
 

@@ -72,7 +72,7 @@ impl Visitors {
     }
 
     pub fn are_inside(&self) -> bool {
-        self.lock().iter().any(|visit| visit.deadline.load(Ordering::SeqCst) != 0)
+        self.lock().iter().any(|visit| visit.deadline.load(Ordering::Relaxed) != 0)
     }
 
     /// Those that are to be stopped now.
@@ -103,12 +103,14 @@ impl Visit {
     fn begin(&self, deadline: Option<Instant>) {
         let deadline = deadline.map_or(NEVER, |deadline| self.ns(deadline).max(1));
         self.passed.store(0, Ordering::Relaxed);
-        self.deadline.store(deadline, Ordering::SeqCst);
+        self.deadline.store(deadline, Ordering::Relaxed);
     }
 
-    /// Tells whether it was interrupted. The GIL is held, here and where it is interrupted.
+    /// Tells whether it was interrupted. The GIL is held, here and where it is interrupted: it orders
+    /// what the two see.
     fn end(&self, py: Python<'_>) -> bool {
-        let deadline = self.deadline.swap(0, Ordering::Relaxed);
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        self.deadline.store(0, Ordering::Relaxed);
         let interrupted = deadline != 0 && self.passed.load(Ordering::Relaxed) == deadline;
         if interrupted {
             self.thread.take_back(py);
@@ -160,7 +162,7 @@ pub fn run(
     interpreter.gate.let_out();
     let time = begin.elapsed();
     if time >= OVERRUN {
-        interpreter.gate.ban(call.function(), call.subject());
+        interpreter.gate.overran(call.function(), call.subject(), time);
     }
     match ran {
         Some(true) => Ok(Ran::Answered(time)),

@@ -29,6 +29,9 @@ const ENOUGH_AWAKE: usize = 2;
 /// Requests that a thread takes at once.
 const BATCH: usize = 16;
 
+/// How long the watch sleeps at most.
+const LOOK_ANYWAY: Duration = Duration::from_secs(1);
+
 const SPIN: Duration = Duration::from_micros(20);
 
 pub struct Scheduler {
@@ -232,7 +235,10 @@ impl Scheduler {
             return;
         }
         let asleep = |_: &mut State| self.watch_sleeps.load(Ordering::SeqCst);
-        drop(self.watch.wait_while(state, asleep).unwrap_or_else(PoisonError::into_inner));
+        // A caller inline does not pay for the order in which the two of them see what the other did.
+        let woken = self.watch.wait_timeout_while(state, LOOK_ANYWAY, asleep);
+        drop(woken.unwrap_or_else(PoisonError::into_inner));
+        self.watch_sleeps.store(false, Ordering::SeqCst);
     }
 
     /// Takes a request, which `put` puts where it belongs.

@@ -45,6 +45,7 @@ rustler::atoms! {
     cancelled,
     replied,
     done,
+    deferred,
     busy,
     foreign_threads,
     overrun,

@@ -8,7 +8,7 @@ use py_core::convert::{self, Read, Token, Verb};
 use py_core::wire::Leader;
 use py_core::{Fault, Inline, Interpreter, Outcome, Pool, Request, Ticket};
 use pyo3::prelude::*;
-use rustler::{Env, Term};
+use rustler::{Encoder, Env, Term};
 
 use crate::ffi::Builder;
 use crate::reply::push_result;
@@ -17,11 +17,11 @@ use crate::work::{self, Call, GroupLeader};
 pub struct Here<'a, 'p> {
     pub env: Env<'a>,
     pub pool: &'p Arc<Pool>,
-    pub tag: Term<'a>,
     pub leader: Term<'a>,
     pub verb: Verb,
     pub request: Term<'a>,
     pub timeout: Option<Duration>,
+    /// The result, or the tag of the message that brings it.
     pub result: Option<Term<'a>>,
 }
 
@@ -63,7 +63,9 @@ impl Inline for Here<'_, '_> {
     }
 
     fn defer(&mut self) -> Arc<Ticket> {
-        let call = Call::large(self.env.pid(), self.tag, self.leader, self.verb, self.request);
+        let tag = self.env.make_ref().encode(self.env);
+        self.result = Some(tag);
+        let call = Call::large(self.env.pid(), tag, self.leader, self.verb, self.request);
         self.pool.ticket(call, self.timeout)
     }
 }

@@ -212,13 +212,12 @@ fn submit<'a>(
     accept(env, &pool, call, timeout, wants_ticket)
 }
 
-/// Runs the request here where that is possible now: `{:done, result, nanoseconds}`. Else it is as
-/// `submit`; that it took too long is told where it did.
+/// Runs the request here where that is possible now: `{:done, result, nanoseconds}`, or `{:deferred,
+/// tag}` of the message to come. Where it is not, the atom says why.
 #[rustler::nif]
-fn submit_inline<'a>(
+fn run_inline<'a>(
     env: Env<'a>,
     pool: ResourceArc<PoolResource>,
-    tag: Term<'a>,
     leader: Term<'a>,
     request: Term<'a>,
     timeout: Term<'a>,
@@ -228,22 +227,17 @@ fn submit_inline<'a>(
         return Ok(atoms::large().encode(env));
     }
     let timeout = duration(timeout)?;
-    let mut here = Here { env, pool: &pool.0, tag, leader, verb, request, timeout, result: None };
+    let mut here = Here { env, pool: &pool.0, leader, verb, request, timeout, result: None };
     let ran = ffi::on_behalf_of(env, || pool.0.inline(timeout, &mut here));
     let result = here.result;
-    match ran {
-        Ok(Ran::Answered(time)) => {
-            let result = result.expect("what was answered has an answer");
+    Ok(match (ran, result) {
+        (Ok(Ran::Answered(time)), Some(result)) => {
             charge(env, time);
-            Ok((atoms::done(), result, time.as_nanos() as u64).encode(env))
+            (atoms::done(), result, time.as_nanos() as u64).encode(env)
         }
-        Ok(Ran::Deferred) => Ok(atoms::ok().encode(env)),
-        Err(_) => {
-            let small = Call::small(env.pid(), tag, leader, verb, request);
-            let call = small.unwrap_or_else(|| Call::large(env.pid(), tag, leader, verb, request));
-            accept(env, &pool, call, timeout, false)
-        }
-    }
+        (Ok(_), result) => (atoms::deferred(), result).encode(env),
+        (Err(closed), _) => atoms::known(env, closed.name()).encode(env),
+    })
 }
 
 /// Below this, a call costs a process what every NIF does.

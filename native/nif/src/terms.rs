@@ -17,6 +17,7 @@ const NOT_BINARY: &str = "Py.bytes/1 takes a binary";
 
 /// Reads terms, depth first.
 pub struct TermReader<'a> {
+    parts: Elements<'a>,
     open: Vec<Open<'a>>,
 }
 
@@ -30,12 +31,11 @@ enum Open<'a> {
 impl<'a> TermReader<'a> {
     /// Reads the elements of a tuple, one after another.
     pub fn new(parts: Elements<'a>) -> Self {
-        TermReader { open: vec![Open::Tuple(parts)] }
+        TermReader { parts, open: Vec::new() }
     }
 
     fn next_term(&mut self) -> Term<'a> {
-        loop {
-            let open = self.open.last_mut().expect("the type table reads no more values than there are");
+        while let Some(open) = self.open.last_mut() {
             let next = match open {
                 Open::List(rest) => rest.list_get_cell().ok().map(|(head, tail)| {
                     *rest = tail;
@@ -53,6 +53,7 @@ impl<'a> TermReader<'a> {
             }
             self.open.pop();
         }
+        self.parts.next().expect("the type table reads no more values than there are")
     }
 
     fn token(&mut self, term: Term<'a>) -> Token<'a> {
@@ -75,6 +76,7 @@ impl<'a> TermReader<'a> {
 
     fn list(&mut self, term: Term<'a>) -> Token<'a> {
         match term.list_length() {
+            Ok(0) => Token::List(0),
             Ok(len) => {
                 self.open.push(Open::List(term));
                 Token::List(len)
@@ -176,40 +178,38 @@ pub fn etf(term: Term<'_>) -> Vec<u8> {
 /// More values than this, and copying or counting them may take a scheduler too long.
 const LARGE: usize = 4_096;
 
+/// Containers nested deeper are large: this looks at terms recursively, on a scheduler's stack.
+const DEEP: usize = 100;
+
 /// Whether a term has more than a few thousand parts. Looks at no more than that many.
 pub fn is_large(term: Term<'_>) -> bool {
-    let mut left = LARGE;
-    let mut open = vec![term];
-    while let Some(term) = open.pop() {
-        if left == 0 {
-            return true;
+    parts_left(term, LARGE, DEEP).is_none()
+}
+
+/// How many of `left` parts are left when those of the term are counted.
+fn parts_left(term: Term<'_>, left: usize, depth: usize) -> Option<usize> {
+    let mut left = left.checked_sub(1)?;
+    match term.get_type() {
+        TermType::List => {
+            let depth = depth.checked_sub(1)?;
+            let mut rest = term;
+            while let Ok((head, tail)) = rest.list_get_cell() {
+                left = parts_left(head, left, depth)?;
+                rest = tail;
+            }
+            Some(left)
         }
-        left -= 1;
-        match term.get_type() {
-            TermType::List => {
-                if let Ok((head, tail)) = term.list_get_cell() {
-                    open.extend([tail, head]);
-                }
-            }
-            TermType::Tuple => {
-                let elements = elements(term);
-                if elements.len() > left {
-                    return true;
-                }
-                open.extend(elements);
-            }
-            TermType::Map => {
-                if term.map_size().is_ok_and(|size| size > left) {
-                    return true;
-                }
-                for (key, value) in entries(term) {
-                    open.extend([key, value]);
-                }
-            }
-            _ => {}
+        TermType::Tuple => {
+            let depth = depth.checked_sub(1)?;
+            elements(term).try_fold(left, |left, element| parts_left(element, left, depth))
         }
+        TermType::Map => {
+            let depth = depth.checked_sub(1)?;
+            entries(term)
+                .try_fold(left, |left, (key, value)| parts_left(value, parts_left(key, left, depth)?, depth))
+        }
+        _ => Some(left),
     }
-    false
 }
 
 /// Writes a value of Python's into a message.

@@ -13,7 +13,7 @@ pub struct Decoder<'py, 'a, R> {
     interpreter: &'a Interpreter,
     reader: &'a mut R,
     keys: Keys<'py>,
-    _pause: CollectorPause,
+    pause: Option<CollectorPause>,
 }
 
 /// The strings that were keys of maps lately: rows of a table have the same ones.
@@ -46,7 +46,7 @@ impl<'py> Keys<'py> {
 
 impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
     pub fn new(py: Python<'py>, interpreter: &'a Interpreter, reader: &'a mut R) -> Self {
-        Decoder { py, interpreter, reader, keys: Keys::default(), _pause: CollectorPause::new(py) }
+        Decoder { py, interpreter, reader, keys: Keys::default(), pause: None }
     }
 
     pub fn next(&mut self) -> Converted<'py> {
@@ -165,6 +165,11 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
         self.interpreter.atom(self.py, id, || reader.atom_text(id)).map_err(from_error)
     }
 
+    /// What is made here lives: to look for garbage in it each few hundred containers is in vain.
+    fn pause_collector(&mut self) {
+        self.pause.get_or_insert_with(|| CollectorPause::new(self.py));
+    }
+
     fn sequence(
         &mut self,
         items: PyResult<Sequence<'py>>,
@@ -173,6 +178,7 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
         close: char,
     ) -> Converted<'py> {
         let mut items = items.map_err(from_error)?;
+        self.pause_collector();
         for index in 0..items.capacity() {
             let item = self
                 .value(depth + 1)
@@ -184,6 +190,7 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
 
     fn map(&mut self, len: usize, depth: usize) -> Converted<'py> {
         let dict = PyDict::new(self.py);
+        self.pause_collector();
         for index in 0..len {
             let key = self.key(depth + 1).map_err(|refusal| refusal.within(|| format!("[key {index}]")))?;
             let value = self
@@ -204,6 +211,7 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
     fn structure(&mut self, len: usize, depth: usize) -> Converted<'py> {
         let py = self.py;
         let fields = PyDict::new(py);
+        self.pause_collector();
         for _ in 0..len {
             let name = self.name()?;
             let value = self.value(depth + 1).map_err(|refusal| refusal.within(|| format!(".{name}")))?;
