@@ -32,6 +32,7 @@ test: setup ## all tests: Elixir, Rust, Python
 	@mix compile
 	$(call say,Elixir tests)
 	@mix test
+	@mix test --only own_vm
 	$(call say,Rust tests)
 	@scripts/cargo.sh test --quiet --workspace
 	$(call say,Python tests)

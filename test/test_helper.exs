@@ -1,1 +1,2 @@
-ExUnit.start()
+# Run by themselves: mix test --only own_vm
+ExUnit.start(exclude: [:own_vm])

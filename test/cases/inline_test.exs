@@ -1,8 +1,11 @@
 defmodule Py.Cases.InlineTest do
-  # `inline: true` gives the result that the queue gives, whether the gate is open or not.
+  # `inline: true` gives the result that the queue gives, whether the gate is open or not. In a VM of their own: a
+  # thread that another test left in a long `time.sleep` keeps the gate closed.
   use Py.Case, on: [:thread]
 
   import ExUnit.CaptureIO
+
+  @moduletag :own_vm
 
   # `where` is the name of the thread that runs it, as the operating system knows it.
   @moduletag pool: [
@@ -30,7 +33,16 @@ defmodule Py.Cases.InlineTest do
   setup %{pool: pool} do
     # What runs for the first time may take longer than a call inline should.
     {:ok, "py-main"} = call(pool, :__main__, :where)
-    eventually(fn -> Py.Pool.info(pool).inline == :open end)
+    opens(pool)
+  end
+
+  # The reason is the failure's message.
+  defp opens(pool, left \\ 500) do
+    case Py.Pool.info(pool).inline do
+      :open -> :ok
+      closed when left == 0 -> flunk("the gate stays closed: #{inspect(closed)}")
+      _closed -> Process.sleep(10) && opens(pool, left - 1)
+    end
   end
 
   defp inline(pool, code, variables \\ %{}, options \\ []),
@@ -41,10 +53,10 @@ defmodule Py.Cases.InlineTest do
     thread
   end
 
-  defp inside?(pool), do: where(pool) =~ "scheduler"
+  defp inside?(pool), do: where(pool) =~ "sched"
 
   test "it runs on the calling scheduler", %{pool: pool} do
-    assert where(pool) =~ ~r/^(\d+_scheduler|erts_sched_\d+)/
+    assert where(pool) =~ "sched"
     assert call(pool, :__main__, :where) == {:ok, "py-main"}
   end
 

@@ -49,6 +49,8 @@ pub(crate) struct State {
     pub pools: Vec<PoolState>,
     runners: Vec<Runner>,
     parked: Vec<usize>,
+    /// The main thread waits for work, or is about to look for some.
+    main_is_free: bool,
     awake: usize,
     pub retired: usize,
     /// Places of threads that are no more.
@@ -98,8 +100,8 @@ impl State {
     /// Whether a runner that is awake is to take more work. What runs on the main thread can be
     /// interrupted in the middle of a system call, so others leave the work to it where it is free.
     fn may_go_on(&self, runner: usize) -> bool {
-        let main_is_free = runner != MAIN && self.parked.contains(&MAIN);
-        !self.runners[runner].retired && !main_is_free && self.awake <= ENOUGH_AWAKE
+        let leaves_it_to_main = runner != MAIN && self.main_is_free;
+        !self.runners[runner].retired && !leaves_it_to_main && self.awake <= ENOUGH_AWAKE
     }
 
     fn add_runner(&mut self) -> usize {
@@ -267,6 +269,7 @@ impl Scheduler {
     pub(crate) fn refill(&self, runner: usize) -> bool {
         let mut state = self.lock();
         state.book(runner);
+        state.main_is_free &= runner != MAIN;
         let dealt = state.may_go_on(runner) && state.deal(runner);
         self.count(&state);
         dealt
@@ -278,7 +281,12 @@ impl Scheduler {
 
     /// Waits until there may be work; false where the runner is to end.
     pub(crate) fn wait(&self, runner: usize) -> bool {
-        if runner == MAIN || !self.lock().parked.contains(&MAIN) {
+        let spins = {
+            let mut state = self.lock();
+            state.main_is_free |= runner == MAIN;
+            runner == MAIN || !state.main_is_free
+        };
+        if spins {
             self.spin();
         }
         let (desk, wake) = {
