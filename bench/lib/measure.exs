@@ -3,22 +3,17 @@ defmodule Py.Bench.Measure do
 
   @probe 20
   @seconds 0.5
-
-  # In words: a million readings, so that no collection of the measuring process is measured.
-  @room 4_000_000
+  @most_readings 1_000_000
 
   @doc "Runs `fun` in a process of its own: what else a heap holds is not to be measured."
-  def apart(fun, options \\ []) do
-    {pid, monitor} = :erlang.spawn_opt(fn -> exit({:measured, fun.()}) end, [:monitor | options])
+  def apart(fun) do
+    {pid, monitor} = spawn_monitor(fn -> exit({:measured, fun.()}) end)
 
     receive do
       {:DOWN, ^monitor, :process, ^pid, {:measured, value}} -> value
       {:DOWN, ^monitor, :process, ^pid, reason} -> exit(reason)
     end
   end
-
-  @doc "The same with room for many readings."
-  def roomy(fun), do: apart(fun, min_heap_size: @room)
 
   @doc "How long `fun` takes, in nanoseconds."
   def nanoseconds(fun) do
@@ -30,19 +25,40 @@ defmodule Py.Bench.Measure do
   def milliseconds(fun), do: nanoseconds(fun) / 1.0e6
 
   @doc "Percentiles of how long `fun` takes, called `count` times in a row, in microseconds."
-  def latency(fun, percents, count \\ 20_000) do
-    roomy(fn -> figures(for(_ <- 1..count, do: nanoseconds(fun)), percents) end)
-  end
+  def latency(fun, percents, count \\ 20_000), do: read(fun, percents, count, nil)
 
   @doc "The same with five milliseconds before each call, in which everything goes to sleep."
   def cold_latency(fun, percents, count \\ 100) do
-    times =
-      for _ <- 1..count do
-        Process.sleep(5)
-        nanoseconds(fun)
-      end
+    read(fun, percents, count, fn -> Process.sleep(5) end)
+  end
 
-    figures(times, percents)
+  @doc "The same for so many milliseconds."
+  def latency_over(fun, percents, milliseconds) do
+    readings = :atomics.new(@most_readings, [])
+    until = System.monotonic_time(:millisecond) + milliseconds
+    figures(readings, read_until(fun, readings, until, 0), percents)
+  end
+
+  # Not kept on the heap: to collect a long list would be a long reading.
+  defp read(fun, percents, count, before) do
+    readings = :atomics.new(count, [])
+
+    for index <- 1..count do
+      before && before.()
+      :atomics.put(readings, index, nanoseconds(fun))
+    end
+
+    figures(readings, count, percents)
+  end
+
+  defp read_until(_fun, _readings, _until, @most_readings), do: @most_readings
+
+  defp read_until(fun, readings, until, count) do
+    :atomics.put(readings, count + 1, nanoseconds(fun))
+
+    if System.monotonic_time(:millisecond) < until,
+      do: read_until(fun, readings, until, count + 1),
+      else: count + 1
   end
 
   @doc "Calls per second of so many processes, over about half a second."
@@ -76,13 +92,14 @@ defmodule Py.Bench.Measure do
     repeat(fun, times - 1)
   end
 
-  @doc "Figures of nanoseconds, in microseconds, by their names: `[{\"p50\", 5.1}]`."
-  def figures(times, percents) do
-    sorted = times |> Enum.sort() |> List.to_tuple()
+  defp figures(readings, count, percents) do
+    sorted = for(index <- 1..count, do: :atomics.get(readings, index)) |> sorted()
     for percent <- percents, do: {name(percent), at(sorted, percent) / 1_000}
   end
 
-  def percentile(values, percent), do: values |> Enum.sort() |> List.to_tuple() |> at(percent)
+  def percentile(values, percent), do: values |> sorted() |> at(percent)
+
+  defp sorted(values), do: values |> Enum.sort() |> List.to_tuple()
 
   defp at(sorted, percent) do
     size = tuple_size(sorted)

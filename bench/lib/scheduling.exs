@@ -71,14 +71,8 @@ defmodule Py.Bench.Scheduling do
   end
 
   defp ping do
-    Measure.roomy(fn ->
-      peer = spawn_link(&pong/0)
-
-      until =
-        :erlang.monotonic_time() + System.convert_time_unit(@milliseconds, :millisecond, :native)
-
-      Measure.figures(pings(peer, until, []), @tail)
-    end)
+    peer = spawn_link(&pong/0)
+    Measure.latency_over(fn -> pinged(peer) end, @tail, @milliseconds)
   end
 
   defp pong do
@@ -87,11 +81,6 @@ defmodule Py.Bench.Scheduling do
     end
 
     pong()
-  end
-
-  defp pings(peer, until, times) do
-    times = [Measure.nanoseconds(fn -> pinged(peer) end) | times]
-    if :erlang.monotonic_time() < until, do: pings(peer, until, times), else: times
   end
 
   defp pinged(peer) do
