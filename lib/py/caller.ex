@@ -18,6 +18,10 @@ defmodule Py.Caller do
   def run(request, %{on: {pool, node}, timeout: timeout}),
     do: Remote.run(pool, node, request, timeout)
 
+  def run(request, %{on: name, timeout: timeout, inline: true}) do
+    with {:ok, pool, timeout} <- pool(name, timeout), do: perform_inline(pool, request, timeout)
+  end
+
   def run(request, %{on: name, timeout: timeout}) do
     with {:ok, pool, timeout} <- pool(name, timeout), do: perform(pool, request, timeout)
   end
@@ -31,13 +35,27 @@ defmodule Py.Caller do
     end
   end
 
-  @doc "Gives a request to a pool; its reply will be `{:py_result, tag, result}`."
+  @doc """
+  Gives a request to a pool; its reply will be `{:py_result, tag, result}`. The ticket is for `Native.cancel/1` and
+  `Native.times/1`.
+  """
   @spec submit(Pool.t(), term, pid, request, timeout) :: reference | {:error, Error.t()}
-  def submit(%Pool{native: native} = pool, tag, leader, request, timeout) do
-    case Native.submit(native, tag, leader, request, timeout) do
-      ticket when is_reference(ticket) -> ticket
-      :large -> accepted(Native.submit_large(native, tag, leader, request, timeout), pool)
-      refused -> accepted(refused, pool)
+  def submit(pool, tag, leader, request, timeout),
+    do: submit(pool, tag, leader, request, timeout, true)
+
+  defp submit(%Pool{native: native} = pool, tag, leader, request, timeout, wants_ticket?) do
+    case Native.submit(native, tag, leader, request, timeout, wants_ticket?) do
+      :ok ->
+        :ok
+
+      :large ->
+        accepted(
+          Native.submit_large(native, tag, leader, request, timeout, wants_ticket?),
+          pool
+        )
+
+      answer ->
+        accepted(answer, pool)
     end
   end
 
@@ -50,14 +68,14 @@ defmodule Py.Caller do
   defp perform(%Pool{telemetry?: false} = pool, request, timeout) do
     ref = make_ref()
 
-    case submit(pool, ref, Process.group_leader(), request, timeout) do
-      {:error, error} ->
-        {:error, error}
-
-      _ticket ->
+    case submit(pool, ref, Process.group_leader(), request, timeout, false) do
+      :ok ->
         receive do
           {:py_result, ^ref, result} -> result
         end
+
+      {:error, _error} = refused ->
+        refused
     end
   end
 
@@ -76,12 +94,36 @@ defmodule Py.Caller do
     end
   end
 
+  defp perform_inline(%Pool{telemetry?: false} = pool, request, timeout) do
+    case Native.run_inline(pool.native, Process.group_leader(), request, timeout) do
+      {:done, result, _nanoseconds} -> result
+      {:deferred, ref} -> receive(do: ({:py_result, ^ref, result} -> result))
+      _closed -> perform(pool, request, timeout)
+    end
+  end
+
+  defp perform_inline(pool, request, timeout) do
+    span = Telemetry.start(pool, request)
+
+    case Native.run_inline(pool.native, Process.group_leader(), request, timeout) do
+      {:done, result, nanoseconds} ->
+        Telemetry.overrun(pool, request, nanoseconds)
+        stop(span, nil, result)
+
+      {:deferred, ref} ->
+        receive(do: ({:py_result, ^ref, result} -> stop(span, nil, result)))
+
+      _closed ->
+        stop(span, nil, perform(%{pool | telemetry?: false}, request, timeout))
+    end
+  end
+
   defp stop(span, ticket, result) do
     Telemetry.stop(span, ticket, result)
     result
   end
 
-  defp accepted(ticket, _pool) when is_reference(ticket), do: ticket
+  defp accepted(ticket, _pool) when is_reference(ticket) or ticket == :ok, do: ticket
   defp accepted(:stopped, pool), do: {:error, Startup.stopped(pool.name)}
 
   defp accepted(:overloaded, pool) do

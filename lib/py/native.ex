@@ -21,8 +21,12 @@ defmodule Py.Native do
   def info(_pool), do: not_loaded()
 
   # A request
-  def submit(_pool, _tag, _group_leader, _request, _timeout), do: not_loaded()
-  def submit_large(_pool, _tag, _group_leader, _request, _timeout), do: not_loaded()
+  def submit(_pool, _tag, _group_leader, _request, _timeout, _wants_ticket?), do: not_loaded()
+
+  def submit_large(_pool, _tag, _group_leader, _request, _timeout, _wants_ticket?),
+    do: not_loaded()
+
+  def run_inline(_pool, _group_leader, _request, _timeout), do: not_loaded()
   def cancel(_ticket), do: not_loaded()
   def times(_ticket), do: not_loaded()
 

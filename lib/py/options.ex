@@ -27,7 +27,7 @@ defmodule Py.Options do
       type: :boolean,
       default: false,
       doc:
-        "says that the function returns within a fraction of a millisecond; accepted, and still takes the queue"
+        "says that the function returns within a fraction of a millisecond: run it on the calling scheduler, where Python is free and that is safe, else through the queue, with the same result. See `Py.Pool.info/1` for why it is not"
     ]
   ]
 
@@ -86,7 +86,7 @@ defmodule Py.Options do
     call: @call,
     code: Keyword.delete(@call, :kwargs) ++ @place,
     getattr: Keyword.delete(@call, :kwargs),
-    gather: Keyword.delete(@call, :kwargs),
+    gather: Keyword.drop(@call, [:kwargs, :inline]),
     cast: Keyword.take(@call, [:kwargs, :timeout, :on]),
     reload: @short,
     pool: @pool
@@ -104,15 +104,40 @@ defmodule Py.Options do
   @spec check!(keyword, schema, String.t()) :: map
   def check!([], schema, _who), do: defaults(schema)
 
-  def check!(options, schema, who) do
-    if not Keyword.keyword?(options) do
-      raise ArgumentError, "options of #{who} must be a keyword list, got: #{inspect(options)}"
-    end
+  def check!(options, schema, who), do: check(options, defaults(schema), schema, who, options)
 
-    known = Map.fetch!(@schemas, schema)
-    unknown = Keyword.keys(options) -- Keyword.keys(known)
-    if unknown != [], do: raise(ArgumentError, unknown(unknown, known, who))
-    Enum.reduce(options, defaults(schema), &put(&1, &2, known, who))
+  # Calls come through here: a clause for each option is looked up in no list.
+  defp check([{key, value} | rest], checked, schema, who, options) do
+    case type(schema, key) do
+      nil ->
+        raise ArgumentError, refused(options, schema, who)
+
+      type ->
+        case cast(type, value) do
+          {:ok, value} -> check(rest, %{checked | key => value}, schema, who, options)
+          {:error, expected} -> raise ArgumentError, wrong(key, value, expected, who)
+        end
+    end
+  end
+
+  defp check([], checked, _schema, _who, _options), do: checked
+
+  defp check(_other, _checked, schema, who, options),
+    do: raise(ArgumentError, refused(options, schema, who))
+
+  for {name, schema} <- @schemas, {key, facts} <- schema do
+    defp type(unquote(name), unquote(key)), do: unquote(Macro.escape(facts[:type]))
+  end
+
+  defp type(_schema, _key), do: nil
+
+  defp refused(options, schema, who) do
+    if Keyword.keyword?(options) do
+      known = Keyword.keys(Map.fetch!(@schemas, schema))
+      unknown(Keyword.keys(options) -- known, known, who)
+    else
+      "options of #{who} must be a keyword list, got: #{inspect(options)}"
+    end
   end
 
   @doc "Is this list made of nothing but options? Then it stands in the place of the arguments."
@@ -140,13 +165,6 @@ defmodule Py.Options do
   end
 
   defp list(names), do: Enum.map_join(names, ", ", &inspect/1)
-
-  defp put({key, value}, checked, known, who) do
-    case cast(known[key][:type], value) do
-      {:ok, value} -> %{checked | key => value}
-      {:error, expected} -> raise ArgumentError, wrong(key, value, expected, who)
-    end
-  end
 
   defp wrong(key, value, expected, who) do
     "option #{key}: of #{who} must be #{expected}, got: #{inspect(value)}"

@@ -101,8 +101,19 @@ defmodule Py.Pool do
   end
 
   @doc """
-  What a pool is doing: `size`, `max_queue`, `queued`, `running`, `threads`, `retired`, `calls` since it started, and its
-  Python.
+  What a pool is doing:
+
+    * `size`, `max_queue`: its limits; `in`, `python`, `name`: what it is
+    * `queued`: calls that wait; `running`: calls on a thread now; `awaiting`: coroutines in flight
+    * `running_calls`: of the last two, the longest first, each `%{function: "module.name", age_ms: n, awaiting: boolean}`
+    * `threads`: threads that serve the pools of the node; `retired`: those given up because they did not come back
+    * `calls`: calls taken since the pool started
+    * `inline`: whether a call with `inline: true` would run inline now: `:open`, or `{:closed, reason}` with the reason
+      `:busy` (Python is at work), `:foreign_threads` (Python has threads that are not Py's: an executor's, say),
+      `:not_serving` or `:unsupported` (CPython 3.14 before it can be told of stacks)
+    * `inline_overrun`: functions that took a millisecond or more inline, and therefore take the queue for ten seconds
+
+  ## Example
 
       iex> Py.eval!("None")
       iex> info = Py.Pool.info(Py)
@@ -116,6 +127,7 @@ defmodule Py.Pool do
         pool.native
         |> Native.info()
         |> Map.merge(%{name: name, in: :thread, python: pool.python.executable})
+        |> Map.update!(:inline, &if(&1, do: {:closed, &1}, else: :open))
 
       {:error, error} ->
         Error.raise(error)

@@ -8,11 +8,15 @@ defmodule Py.Telemetry do
   | `[:py, :call, :stop]` | `duration`, `queue_time`, `run_time` | the same and `result` |
   | `[:py, :call, :exception]` | `duration`, `queue_time`, `run_time` | the same and `reason`, `error` |
   | `[:py, :pool, :overloaded]` | `queued`, `running` | `pool`, `size`, `max_queue` |
+  | `[:py, :inline, :overrun]` | `duration` | `pool`, `kind`, `target`, `name` |
 
   Times are in native units (`System.convert_time_unit/3`). `kind` is what was asked: `:call`, `:eval`, `:exec`,
   `:getattr` or `:reload`; `target` and `name` are as they were given, `nil` where there are none. `reason` is the kind of
   the `Py.Error` that `error` holds. `queue_time` is what the request waited for a thread, `run_time` what it ran, a
   coroutine's awaiting included.
+
+  A call that ran inline (`inline: true`) has neither queue nor run time; one that took a millisecond or more held up its
+  scheduler and is an overrun: that function takes the queue for the next ten seconds.
 
   Of an asynchronous call, stop or exception is emitted when `Py.await/2`, `Py.yield/2` or `Py.cancel/1` gets its result;
   of a cast, when it ends. With `on: {pool, node}` events are emitted on the node of the pool.
@@ -67,6 +71,18 @@ defmodule Py.Telemetry do
   def overloaded(%Pool{name: pool}, info) do
     metadata = %{pool: pool, size: info.size, max_queue: info.max_queue}
     :telemetry.execute([:py, :pool, :overloaded], Map.take(info, [:queued, :running]), metadata)
+  end
+
+  @overrun 1_000_000
+
+  @doc false
+  @spec overrun(Pool.t(), tuple, non_neg_integer) :: :ok
+  def overrun(_pool, _request, nanoseconds) when nanoseconds < @overrun, do: :ok
+
+  def overrun(%Pool{name: pool}, request, nanoseconds) do
+    duration = System.convert_time_unit(nanoseconds, :nanosecond, :native)
+    metadata = Map.put(facts(request), :pool, pool)
+    :telemetry.execute([:py, :inline, :overrun], %{duration: duration}, metadata)
   end
 
   defp facts({kind, target, name, _args, _kwargs}) when kind == :call,

@@ -88,38 +88,39 @@ impl Errands {
 }
 
 pub fn spawn(interpreter: &'static Interpreter) -> std::io::Result<()> {
-    let receiver = lock(&interpreter.errands.receiver).take().expect("spawned once");
+    let receiver = Mutex::new(lock(&interpreter.errands.receiver).take().expect("spawned once"));
     // Finalizers run here: user code, with the stack that user code gets.
     let thread = crate::runner::thread("py-errands");
-    thread.spawn(move || receiver.iter().for_each(|errand| run(interpreter, errand))).map(drop)
+    let serve = move |py: Python<'_>| {
+        while let Ok(errand) = crate::runner::idle(py, interpreter, || lock(&receiver).recv()) {
+            run(py, interpreter, errand);
+        }
+    };
+    thread.spawn(move || crate::runner::attached(interpreter, serve)).map(drop)
 }
 
-fn run(interpreter: &'static Interpreter, errand: Errand) {
-    Python::attach(|py| {
-        let result = match errand {
-            Errand::Interrupt(ticket, phase) => {
-                interpreter.interrupt_attached(py, &ticket, phase).map(|done| {
-                    if !done {
-                        py.detach(|| std::thread::sleep(ASK_AGAIN));
-                        interpreter.errands.interrupt(ticket, phase);
-                    }
-                })
+fn run(py: Python<'_>, interpreter: &'static Interpreter, errand: Errand) {
+    let result = match errand {
+        Errand::Interrupt(ticket, phase) => interpreter.interrupt_attached(py, &ticket, phase).map(|done| {
+            if !done {
+                py.detach(|| std::thread::sleep(ASK_AGAIN));
+                interpreter.errands.interrupt(ticket, phase);
             }
-            Errand::InterruptLoop => interpreter.interrupt_loop(py),
-            Errand::ReplaceLoop => interpreter.replace_loop(py),
-            Errand::ForgetPool(pool) => {
-                interpreter.forget_pool(py, pool);
-                Ok(())
-            }
-            Errand::Release => {
-                interpreter.errands.release_all(py);
-                Ok(())
-            }
-        };
-        if let Err(error) = result {
-            error.write_unraisable(py, None);
+        }),
+        Errand::InterruptLoop => interpreter.interrupt_loop(py),
+        Errand::ReplaceLoop => interpreter.replace_loop(py),
+        Errand::ForgetPool(pool) => {
+            interpreter.forget_pool(py, pool);
+            Ok(())
         }
-    });
+        Errand::Release => {
+            interpreter.errands.release_all(py);
+            Ok(())
+        }
+    };
+    if let Err(error) = result {
+        error.write_unraisable(py, None);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

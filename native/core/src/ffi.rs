@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::{CStr, CString, c_int, c_long, c_void};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -134,7 +135,15 @@ pub fn vectorcall<'py>(
     let positional = arguments.len().checked_sub(named).expect("a value for each name");
     let names = names.map_or(ptr::null_mut(), |names| names.as_ptr());
     // `Bound` is a pointer with a lifetime, but does not promise to be one.
-    let pointers: Vec<*mut ffi::PyObject> = arguments.iter().map(Bound::as_ptr).collect();
+    let mut few = [ptr::null_mut(); 6];
+    let many: Vec<_>;
+    let pointers = if arguments.len() <= few.len() {
+        few.iter_mut().zip(arguments).for_each(|(place, argument)| *place = argument.as_ptr());
+        &few[..]
+    } else {
+        many = arguments.iter().map(Bound::as_ptr).collect();
+        &many[..]
+    };
     // SAFETY: attached; the arguments live in `arguments`, whose last `named` belong to `names`.
     unsafe {
         let result = ffi::PyObject_Vectorcall(callable.as_ptr(), pointers.as_ptr(), positional, names);
@@ -142,16 +151,21 @@ pub fn vectorcall<'py>(
     }
 }
 
-/// `sys.modules[name]`, where it is there already.
+/// `sys.modules[name]`, where it is there already: perhaps not fully imported.
 pub fn imported<'py>(name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
-    // SAFETY: attached; a new reference or null comes back, with an exception only if hashing fails.
+    // SAFETY: attached; what comes back is borrowed from a dict, or null with an exception only if
+    // hashing fails, and nothing runs before it is owned.
     unsafe {
-        let module = ffi::PyImport_GetModule(name.as_ptr());
+        let modules = ffi::PyImport_GetModuleDict();
+        if ffi::PyDict_CheckExact(modules) == 0 {
+            return None;
+        }
+        let module = ffi::PyDict_GetItemWithError(modules, name.as_ptr());
         if module.is_null() {
             ffi::PyErr_Clear();
             return None;
         }
-        Some(Bound::from_owned_ptr(name.py(), module))
+        Some(Bound::from_borrowed_ptr(name.py(), module))
     }
 }
 
@@ -177,6 +191,29 @@ impl Drop for CollectorPause {
             // SAFETY: made with the thread attached, and conversions do not detach it.
             unsafe { ffi::PyGC_Enable() };
         }
+    }
+}
+
+/// State of an interpreter that only attached threads touch, so that the GIL is its lock. A thread is
+/// only ever attached to one interpreter.
+#[derive(Default)]
+pub struct Attached<T> {
+    value: UnsafeCell<T>,
+    is_borrowed: Cell<bool>,
+}
+
+// SAFETY: `with` asks for the GIL, which one thread has at a time.
+unsafe impl<T: Send> Sync for Attached<T> {}
+
+impl<T> Attached<T> {
+    /// `body` must not run Python code, which may let another thread have the GIL.
+    pub fn with<R>(&self, _: Python<'_>, body: impl FnOnce(&mut T) -> R) -> R {
+        assert!(!self.is_borrowed.replace(true), "Python ran where it must not");
+        // SAFETY: the GIL keeps other threads out, the flag whoever runs in `body` or, had `body` let
+        // the GIL go, on another thread.
+        let result = body(unsafe { &mut *self.value.get() });
+        self.is_borrowed.set(false);
+        result
     }
 }
 
@@ -252,8 +289,124 @@ pub fn reset_signals_in_forked_children() {
     unsafe { libc::pthread_atfork(None, None, Some(reset)) };
 }
 
+/// The thread states of an interpreter.
+pub struct ThreadStates(*mut ffi::PyInterpreterState);
+
+// SAFETY: the interpreter outlives all that uses this, and its fields are read as `count` and
+// `newest` say.
+unsafe impl Send for ThreadStates {}
+// SAFETY: as above.
+unsafe impl Sync for ThreadStates {}
+
+impl ThreadStates {
+    pub fn of(_: Python<'_>) -> Self {
+        // SAFETY: attached.
+        ThreadStates(unsafe { ffi::PyInterpreterState_Get() })
+    }
+
+    /// How many there are. A thread state goes away only while its thread holds the GIL, which the
+    /// caller does.
+    pub fn count(&self, _: Python<'_>) -> usize {
+        let some = |state: *mut ffi::PyThreadState| (!state.is_null()).then_some(state);
+        // SAFETY: as above: what the list holds stays, and what is added is added in front.
+        let first = some(unsafe { ffi::PyInterpreterState_ThreadHead(self.0) });
+        // SAFETY: as above.
+        std::iter::successors(first, |state| some(unsafe { ffi::PyThreadState_Next(*state) })).count()
+    }
+
+    /// What names the thread state that was made last. Needs no GIL: a word is read, and nothing that
+    /// it points to.
+    pub fn newest(&self) -> usize {
+        // SAFETY: reads one field of an interpreter that is alive.
+        unsafe { ffi::PyInterpreterState_ThreadHead(self.0) as usize }
+    }
+}
+
+/// Lets the calling thread keep its thread state when it detaches, for as long as it lives.
+pub fn keep_thread_state(_: Python<'_>) {
+    // SAFETY: one count more of what this thread holds already; it is never released.
+    let _ = unsafe { ffi::PyGILState_Ensure() };
+}
+
 /// Marks a value as bound to the thread that made it.
 pub type LocalKey = PhantomData<*const ()>;
+
+// ---------------------------------------------------------------------------------------------
+// Stacks
+
+/// As large as those of the threads that run Python.
+const STACK: usize = 64 * 1024 * 1024;
+
+/// A page that is never written or read, and that an overflow runs into.
+const GUARD: usize = 64 * 1024;
+
+thread_local! {
+    /// The stack that the calling thread has for Python; null where there was no memory for it.
+    static LARGE_STACK: Cell<Option<*mut u8>> = const { Cell::new(None) };
+}
+
+/// Runs `body` on a stack that is large enough for Python; None where there is none. Each thread
+/// makes one, of which only the pages that are touched take memory, and keeps it.
+pub fn on_large_stack<R>(body: impl FnOnce() -> R) -> Option<R> {
+    let base = LARGE_STACK.get().unwrap_or_else(|| {
+        let base = new_stack();
+        LARGE_STACK.set(Some(base));
+        base
+    });
+    if base.is_null() {
+        return None;
+    }
+    let body = AssertUnwindSafe(body);
+    // SAFETY: the memory is a stack of this size with a guard below it, which nobody else uses: a
+    // call within a call would find its thread inside the gate. No panic leaves the closure.
+    let result = unsafe { psm::on_stack(base, STACK, || catch_unwind(body)) };
+    Some(result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+}
+
+fn new_stack() -> *mut u8 {
+    let (protection, flags) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK,
+    );
+    // SAFETY: asks for new memory and takes the lowest pages' permissions away.
+    unsafe {
+        let memory = libc::mmap(ptr::null_mut(), STACK + GUARD, protection, flags, -1, 0);
+        if memory == libc::MAP_FAILED || libc::mprotect(memory, GUARD, libc::PROT_NONE) != 0 {
+            return ptr::null_mut();
+        }
+        memory.cast::<u8>().add(GUARD)
+    }
+}
+
+/// From 3.14 on, Python looks at the stack pointer and has to be told of other stacks; earlier ones
+/// count.
+const LOOKS_AT_STACKS: (u8, u8) = (3, 14);
+
+type SetStackProtection = unsafe extern "C" fn(*mut ffi::PyThreadState, *mut c_void, usize) -> c_int;
+
+fn set_stack_protection() -> Option<SetStackProtection> {
+    // SAFETY: libpython is loaded globally; a symbol of this name has this type.
+    unsafe {
+        let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"PyUnstable_ThreadState_SetStackProtection".as_ptr());
+        (!symbol.is_null()).then(|| std::mem::transmute::<*mut c_void, SetStackProtection>(symbol))
+    }
+}
+
+/// Whether this Python can run on stacks of ours.
+pub fn can_switch_stacks(py: Python<'_>) -> bool {
+    let version = py.version_info();
+    (version.major, version.minor) < LOOKS_AT_STACKS || set_stack_protection().is_some()
+}
+
+/// Tells Python of the large stack that the calling thread is on.
+pub fn announce_large_stack(py: Python<'_>) -> PyResult<()> {
+    let (Some(base), Some(set)) = (LARGE_STACK.get(), set_stack_protection()) else { return Ok(()) };
+    // SAFETY: attached; the stack is as large as it says.
+    match unsafe { set(ffi::PyThreadState_Get(), base.cast(), STACK) } {
+        0 => Ok(()),
+        _ => Err(PyErr::fetch(py)),
+    }
+}
 
 // ---------------------------------------------------------------------------------------------
 // Booting
@@ -320,10 +473,12 @@ extern "C" fn native_module_init() -> *mut ffi::PyObject {
         method(c"interrupted", interrupted),
         method(c"finish", finish),
         method(c"pending_output", pending_output),
+        method(c"loop_waits", loop_waits),
+        method(c"loop_returns", loop_returns),
         // SAFETY: an entry of zeroes ends the table.
         unsafe { std::mem::zeroed() },
     ]);
-    struct Methods([ffi::PyMethodDef; 5]);
+    struct Methods([ffi::PyMethodDef; 7]);
     // SAFETY: read only.
     unsafe impl Sync for Methods {}
     // SAFETY: an entry of zeroes ends the table; there is nothing to run when the module is made.
@@ -422,6 +577,8 @@ native_function!(send, crate::interpreter::native_send);
 native_function!(interrupted, crate::interpreter::native_interrupted);
 native_function!(finish, crate::interpreter::native_finish);
 native_function!(pending_output, crate::interpreter::native_pending_output);
+native_function!(loop_waits, crate::interpreter::native_loop_waits);
+native_function!(loop_returns, crate::interpreter::native_loop_returns);
 
 // ---------------------------------------------------------------------------------------------
 // Tickets that Python keeps for us
@@ -435,32 +592,30 @@ pub fn ticket_capsule<'py>(py: Python<'py>, ticket: Arc<Ticket>) -> PyResult<Bou
         unsafe {
             let pointer = ffi::PyCapsule_GetPointer(capsule, TICKET.as_ptr());
             if !pointer.is_null() {
-                drop(Arc::from_raw(pointer.cast::<Ticket>().cast_const()));
+                drop(Box::from_raw(pointer.cast::<Arc<Ticket>>()));
             }
         }
     }
-    let pointer = Arc::into_raw(ticket).cast_mut().cast::<c_void>();
-    // SAFETY: the pointer is not null; the capsule owns one count of the Arc, which `release` takes.
+    let pointer = Box::into_raw(Box::new(ticket)).cast::<c_void>();
+    // SAFETY: the pointer is not null; the capsule owns the box, which `release` takes.
     unsafe {
         let capsule = ffi::PyCapsule_New(pointer, TICKET.as_ptr(), Some(release));
         if capsule.is_null() {
-            drop(Arc::from_raw(pointer.cast::<Ticket>().cast_const()));
+            drop(Box::from_raw(pointer.cast::<Arc<Ticket>>()));
         }
         Bound::from_owned_ptr_or_err(py, capsule)
     }
 }
 
 pub fn capsule_ticket(capsule: &Bound<'_, PyAny>) -> PyResult<Arc<Ticket>> {
-    // SAFETY: PyCapsule_GetPointer checks type and name; a capsule of that name holds a Ticket and
-    // keeps its own count of it.
+    // SAFETY: PyCapsule_GetPointer checks type and name; a capsule of that name holds a box with a
+    // ticket.
     unsafe {
         let pointer = ffi::PyCapsule_GetPointer(capsule.as_ptr(), TICKET.as_ptr());
         if pointer.is_null() {
             return Err(PyErr::fetch(capsule.py()));
         }
-        let ticket = pointer.cast::<Ticket>().cast_const();
-        Arc::increment_strong_count(ticket);
-        Ok(Arc::from_raw(ticket))
+        Ok(Arc::clone(&*pointer.cast::<Arc<Ticket>>()))
     }
 }
 

@@ -16,7 +16,9 @@ use pyo3::types::{PyAnyMethods, PyBytes, PyDict, PyInt, PyModule, PyString, PyTy
 use crate::boot::Facts;
 use crate::convert::Opaque;
 use crate::errand::Errands;
-use crate::ffi;
+use crate::ffi::{self, Attached};
+use crate::gate::Gate;
+use crate::inline::{Visit, Visitors};
 use crate::request::{Source, no_such_module};
 use crate::scheduler::Scheduler;
 use crate::ticket::{Phase, Ticket};
@@ -30,13 +32,15 @@ const LOOP_GRACE: Duration = Duration::from_secs(1);
 
 pub struct Interpreter {
     hooks: Hooks,
-    atoms: Mutex<ByWord<Py<PyAny>>>,
-    names: Mutex<ByWord<Py<PyString>>>,
+    atoms: Attached<ByWord<Py<PyAny>>>,
+    names: Attached<ByWord<Py<PyString>>>,
     /// Modules that were found fully imported once, by address.
-    modules: Mutex<ByWord<Py<PyAny>>>,
-    bases: Mutex<HashMap<usize, Py<PyModule>>>,
+    modules: Attached<ByWord<Py<PyAny>>>,
+    bases: Attached<HashMap<usize, Py<PyModule>>>,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) errands: Errands,
+    pub(crate) gate: Gate,
+    pub(crate) visitors: Visitors,
     host: Box<dyn Host>,
     output_pending: AtomicBool,
     next_task: AtomicU64,
@@ -127,12 +131,14 @@ impl Interpreter {
     ) -> PyResult<&'static Self> {
         let interpreter = Box::leak(Box::new(Interpreter {
             hooks: Hooks::new(py)?,
-            atoms: Mutex::default(),
-            names: Mutex::default(),
-            modules: Mutex::default(),
-            bases: Mutex::default(),
+            atoms: Attached::default(),
+            names: Attached::default(),
+            modules: Attached::default(),
+            bases: Attached::default(),
             scheduler,
             errands: Errands::default(),
+            gate: Gate::new(py),
+            visitors: Visitors::default(),
             host,
             output_pending: AtomicBool::new(false),
             next_task: AtomicU64::new(1),
@@ -152,14 +158,11 @@ impl Interpreter {
         id: u64,
         text: impl FnOnce() -> String,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(atom) = lock(&self.atoms).get(&id) {
-            return Ok(atom.clone_ref(py).into_bound(py));
+        if let Some(atom) = self.atoms.with(py, |atoms| atoms.get(&id).map(|atom| atom.clone_ref(py))) {
+            return Ok(atom.into_bound(py));
         }
         let atom = self.hooks.atom.bind(py).call1((text(),))?;
-        let mut atoms = lock(&self.atoms);
-        if atoms.len() < MAX_CACHED_NAMES {
-            atoms.insert(id, atom.clone().unbind());
-        }
+        self.atoms.with(py, |atoms| keep(atoms, id, &atom));
         Ok(atom)
     }
 
@@ -170,29 +173,12 @@ impl Interpreter {
         id: u64,
         text: impl FnOnce() -> String,
     ) -> PyResult<Bound<'py, PyString>> {
-        if let Some(name) = lock(&self.names).get(&id) {
-            return Ok(name.clone_ref(py).into_bound(py));
+        if let Some(name) = self.names.with(py, |names| names.get(&id).map(|name| name.clone_ref(py))) {
+            return Ok(name.into_bound(py));
         }
         let name = PyString::intern(py, &text());
-        let mut names = lock(&self.names);
-        if names.len() < MAX_CACHED_NAMES {
-            names.insert(id, name.clone().unbind());
-        }
+        self.names.with(py, |names| keep(names, id, &name));
         Ok(name)
-    }
-
-    /// The name that a request gives to a module or function, from an atom or text.
-    pub fn name_of<'py>(
-        &self,
-        py: Python<'py>,
-        id: u64,
-        text: impl FnOnce() -> String,
-    ) -> PyResult<Bound<'py, PyString>> {
-        self.name(py, id, text)
-    }
-
-    pub fn text<'py>(&self, py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
-        ffi::utf8(py, bytes)
     }
 
     pub(crate) fn big<'py>(
@@ -285,7 +271,7 @@ impl Interpreter {
         name: &Bound<'py, PyString>,
     ) -> PyResult<Bound<'py, PyAny>> {
         if let Some(module) = ffi::imported(name)
-            && lock(&self.modules).contains_key(&address(&module))
+            && self.modules.with(py, |modules| modules.contains_key(&address(&module)))
         {
             return Ok(module);
         }
@@ -294,10 +280,7 @@ impl Interpreter {
             return Err(no_such_module(text));
         }
         let module = py.import(name)?.into_any();
-        let mut modules = lock(&self.modules);
-        if modules.len() < MAX_CACHED_NAMES {
-            modules.insert(address(&module), module.clone().unbind());
-        }
+        self.modules.with(py, |modules| keep(modules, address(&module), &module));
         Ok(module)
     }
 
@@ -313,17 +296,20 @@ impl Interpreter {
     }
 
     fn base<'py>(&self, py: Python<'py>, pool: usize) -> PyResult<Bound<'py, PyModule>> {
-        if let Some(base) = lock(&self.bases).get(&pool) {
-            return Ok(base.clone_ref(py).into_bound(py));
+        if let Some(base) = self.bases.with(py, |bases| bases.get(&pool).map(|base| base.clone_ref(py))) {
+            return Ok(base.into_bound(py));
         }
-        let base = self.hooks.new_base.bind(py).call0()?.cast_into::<PyModule>()?;
-        let mut bases = lock(&self.bases);
-        Ok(bases.entry(pool).or_insert_with(|| base.unbind()).clone_ref(py).into_bound(py))
+        let made = self.hooks.new_base.bind(py).call0()?.cast_into::<PyModule>()?;
+        // Another thread may have made one meanwhile.
+        let base = self
+            .bases
+            .with(py, |bases| bases.entry(pool).or_insert_with(|| made.clone().unbind()).clone_ref(py));
+        Ok(base.into_bound(py))
     }
 
     /// Lets go of what a pool kept.
     pub(crate) fn forget_pool(&self, py: Python<'_>, pool: usize) {
-        let base = lock(&self.bases).remove(&pool);
+        let base = self.bases.with(py, |bases| bases.remove(&pool));
         if let Some(base) = base {
             drop(base.into_bound(py));
         }
@@ -390,7 +376,7 @@ impl Interpreter {
 
     /// Sends on what `print` left without a newline.
     pub(crate) fn flush_output(&self, py: Python<'_>) {
-        if self.output_pending.swap(false, Ordering::Relaxed) {
+        if self.output_pending.load(Ordering::Relaxed) && self.output_pending.swap(false, Ordering::Relaxed) {
             let pending = self.hooks.flush_output.bind(py).call0().and_then(|more| more.is_truthy());
             if pending.unwrap_or(false) {
                 self.output_pending.store(true, Ordering::Relaxed);
@@ -528,9 +514,26 @@ impl Interpreter {
         Ok(true)
     }
 
+    /// Stops a call inline whose time is up, unless it is importing.
+    pub(crate) fn interrupt_visit(&self, py: Python<'_>, visit: &Visit) {
+        let importing = self.hooks.is_importing.bind(py).call1((visit.thread().number(),));
+        match importing.and_then(|importing| importing.is_truthy()) {
+            Ok(true) => {}
+            Ok(false) => visit.interrupt(self.hooks.cancelled.bind(py)),
+            Err(error) => error.write_unraisable(py, None),
+        }
+    }
+
     /// Lets go of an object from a thread that must not wait for the GIL.
     pub fn release(&self, object: Py<PyAny>) {
         self.errands.release(object);
+    }
+}
+
+/// Adds to a cache what is not in it, unless it is full.
+fn keep<T>(cache: &mut ByWord<Py<T>>, key: u64, object: &Bound<'_, T>) {
+    if cache.len() < MAX_CACHED_NAMES {
+        cache.entry(key).or_insert_with(|| object.clone().unbind());
     }
 }
 
@@ -621,5 +624,26 @@ pub(crate) fn native_pending_output<'py>(
     _: Arguments<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     interpreter.output_pending.store(true, Ordering::Relaxed);
+    Ok(py.None().into_bound(py))
+}
+
+/// The event loop is about to wait for events.
+pub(crate) fn native_loop_waits<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    _: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    interpreter.gate.look(py);
+    interpreter.gate.leave();
+    Ok(py.None().into_bound(py))
+}
+
+/// The event loop is back from waiting.
+pub(crate) fn native_loop_returns<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    _: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    py.detach(|| interpreter.gate.enter());
     Ok(py.None().into_bound(py))
 }

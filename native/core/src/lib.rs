@@ -1,13 +1,18 @@
 //! Everything of Py that touches Python and knows no BEAM.
 //!
-//! A *wire* brings [`Job`]s and takes their answers: the NIF is one. What a wire has to provide is
-//! in [`wire`]; what it may use is [`Interpreter`] and [`Pool`].
+//! A *wire* brings requests and takes their answers: the NIF is one. What a wire has to provide is
+//! [`Wire`]; what it may use is [`Interpreter`] and [`Pool`].
 
 pub mod boot;
 pub mod convert;
+mod desk;
 mod errand;
 mod ffi;
+mod gate;
+mod inline;
 mod interpreter;
+mod pool;
+mod queue;
 mod request;
 mod runner;
 mod scheduler;
@@ -16,8 +21,11 @@ mod watch;
 pub mod wire;
 
 pub use ffi::{LocalKey, reset_signals_in_forked_children};
+pub use gate::Closed;
+pub use inline::{Inline, Ran};
 pub use interpreter::Interpreter;
+pub use pool::{Limits, Pool, PoolInfo, Refusal, Running};
 pub use request::{Call, Request, Source};
-pub use scheduler::{Limits, Pool, PoolInfo, Refusal};
+pub use scheduler::Canceller;
 pub use ticket::{Cancel, Ticket};
-pub use wire::{Fault, Job, Kind, Outcome, Reply, Work};
+pub use wire::{Fault, Kind, Outcome, Wire};

@@ -8,9 +8,10 @@ use std::thread::Builder;
 use pyo3::prelude::*;
 
 use crate::ffi::{self, ThreadId};
+use crate::inline::Visit;
 use crate::interpreter::Interpreter;
 use crate::ticket::Ticket;
-use crate::wire::{Fault, Job, Kind, Leader, Outcome, Work};
+use crate::wire::{Fault, Kind, Leader, Outcome, Wire};
 
 /// Ordinary recursion in C (`repr` and `json` of nested lists, `compile` of long sources) is bounded
 /// by Python for stacks of several megabytes. Only the pages that are touched take memory.
@@ -30,7 +31,7 @@ pub fn spawn(interpreter: &'static Interpreter, index: usize) {
 /// Starts the thread of the event loop.
 pub fn spawn_loop(interpreter: &'static Interpreter) {
     let run = move || {
-        Python::attach(|py| {
+        attached(interpreter, |py| {
             interpreter.introduce_loop(ThreadId::current(py));
             if let Err(error) = interpreter.run_loop(py) {
                 error.write_unraisable(py, None);
@@ -42,58 +43,96 @@ pub fn spawn_loop(interpreter: &'static Interpreter) {
     }
 }
 
-/// Runs requests until the thread is retired. Attached throughout, but while it waits: a thread
-/// state of its own, once, is what `threading.local` and debuggers expect.
-pub fn serve(interpreter: &'static Interpreter, index: usize) {
+/// Stops a call inline. The threads of ours wait for such calls, so this takes one that does not.
+pub fn spawn_interrupt(interpreter: &'static Interpreter, visit: Arc<Visit>) {
+    let run = move || Python::attach(|py| interpreter.interrupt_visit(py, &visit));
+    if let Err(error) = thread("py-interrupt").spawn(run) {
+        eprintln!("py: the thread that stops a call inline could not be started: {error}");
+    }
+}
+
+/// Runs `body` on a thread of ours, attached. The thread has a thread state of its own, once, which
+/// is what `threading.local` and debuggers expect.
+pub fn attached(interpreter: &'static Interpreter, body: impl FnOnce(Python<'_>)) {
+    let gate = &interpreter.gate;
+    gate.enter();
     Python::attach(|py| {
+        gate.adopt(py);
+        body(py);
+        gate.disown(py);
+    });
+    gate.leave();
+}
+
+/// Waits on a thread of ours, with others let in.
+pub fn idle<R: Send>(
+    py: Python<'_>,
+    interpreter: &'static Interpreter,
+    wait: impl FnOnce() -> R + Send,
+) -> R {
+    let gate = &interpreter.gate;
+    gate.look(py);
+    py.detach(|| {
+        gate.leave();
+        let result = wait();
+        gate.enter();
+        result
+    })
+}
+
+/// Runs requests until the thread is retired.
+pub fn serve(interpreter: &'static Interpreter, index: usize) {
+    attached(interpreter, |py| {
         let scheduler = &interpreter.scheduler;
-        let thread = ThreadId::current(py);
-        scheduler.introduce(index, thread);
-        let mut leader = None;
+        let desk = scheduler.desk(index);
+        let mut runner = Runner { interpreter, thread: ThreadId::current(py), leader: None };
+        desk.introduce(runner.thread);
         loop {
-            match scheduler.next(index) {
-                Some(job) => run(py, interpreter, thread, &mut leader, job),
-                None if !py.detach(|| scheduler.wait(index)) => break,
-                None => {}
+            if let Some(ticket) = desk.next() {
+                runner.run(py, &ticket);
+                interpreter.gate.progressed();
+            } else if !scheduler.refill(index) && !idle(py, interpreter, || scheduler.wait(index)) {
+                break;
             }
         }
     });
 }
 
-fn run(
-    py: Python<'_>,
+struct Runner {
     interpreter: &'static Interpreter,
     thread: ThreadId,
-    leader: &mut Option<Leader>,
-    job: Job,
-) {
-    let Job { ticket, work } = job;
-    if !ticket.begin() {
-        return;
-    }
-    let answered = catch_unwind(AssertUnwindSafe(|| {
-        follow(py, interpreter, leader, &*work);
-        answer(py, interpreter, &ticket, work);
-    }));
-    if answered.is_err() {
-        ticket.fail(Kind::Crashed, "a panic inside Py; this is a bug, please report it");
-    }
-    if ticket.was_interrupted() {
-        // It was interrupted, perhaps too late: the next request must not feel it.
-        thread.take_back(py);
+    leader: Option<Leader>,
+}
+
+impl Runner {
+    fn run(&mut self, py: Python<'_>, ticket: &Arc<Ticket>) {
+        if !ticket.begin() {
+            return;
+        }
+        let answered = catch_unwind(AssertUnwindSafe(|| {
+            follow(py, self.interpreter, &mut self.leader, ticket.wire());
+            answer(py, self.interpreter, ticket);
+        }));
+        if answered.is_err() {
+            ticket.fail(Kind::Crashed, "a panic inside Py; this is a bug, please report it");
+        }
+        if ticket.was_interrupted() {
+            // It was interrupted, perhaps too late: the next request must not feel it.
+            self.thread.take_back(py);
+        }
     }
 }
 
 /// Lets `print` go where the caller's output goes.
-fn follow(py: Python<'_>, interpreter: &Interpreter, leader: &mut Option<Leader>, work: &dyn Work) {
-    let wanted = work.leader();
+fn follow(py: Python<'_>, interpreter: &Interpreter, leader: &mut Option<Leader>, wire: &dyn Wire) {
+    let wanted = wire.leader();
     if wanted == Leader::Remote || *leader != Some(wanted) {
-        *leader = interpreter.set_leader(py, &work.leader_etf()).is_ok().then_some(wanted);
+        *leader = interpreter.set_leader(py, &wire.leader_etf()).is_ok().then_some(wanted);
     }
 }
 
-fn answer(py: Python<'_>, interpreter: &'static Interpreter, ticket: &Arc<Ticket>, work: Box<dyn Work>) {
-    let request = match work.read(py, interpreter) {
+fn answer(py: Python<'_>, interpreter: &'static Interpreter, ticket: &Arc<Ticket>) {
+    let request = match ticket.wire().read(py, interpreter) {
         Ok(request) => request,
         Err(fault) => {
             ticket.settle(Outcome::Failed(fault));
@@ -118,12 +157,13 @@ fn answer(py: Python<'_>, interpreter: &'static Interpreter, ticket: &Arc<Ticket
     }
 }
 
-fn raise(py: Python<'_>, interpreter: &'static Interpreter, ticket: &Ticket, error: &PyErr) {
+pub fn raise(py: Python<'_>, interpreter: &'static Interpreter, ticket: &Ticket, error: &PyErr) {
     match interpreter.describe_error(py, error) {
         Ok(description) => ticket.settle(Outcome::Raised(interpreter, &description)),
-        Err(_) => ticket.settle(Outcome::Failed(Fault::new(
-            Kind::Crashed,
-            "Python raised an exception that could not be described",
-        ))),
+        Err(_) => ticket.settle(Outcome::Failed(indescribable())),
     };
+}
+
+pub fn indescribable() -> Fault {
+    Fault::new(Kind::Crashed, "Python raised an exception that could not be described")
 }

@@ -2,18 +2,20 @@
 //!
 //! Each pool has a bounded queue; the threads of an interpreter serve all of its pools. One thread
 //! that is awake is enough while requests are short, since they share the GIL anyway: others are
-//! woken when the one that works has been at its request for a millisecond ([`crate::watch`]).
+//! woken when the one that works has been at its request for a millisecond ([`crate::watch`]). It
+//! takes several requests at once, and those it did not come to are taken from it then.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::Thread;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use crate::desk::{Desk, Doing};
 use crate::ffi::ThreadId;
 use crate::interpreter::Interpreter;
+use crate::pool::{PoolState, Refusal, Stage};
 use crate::ticket::{Cancel, Phase, Ticket};
-use crate::wire::{Job, Kind};
+use crate::wire::Kind;
 
 /// The thread that booted Python. It is the first to be woken: signals reach it alone.
 pub const MAIN: usize = 0;
@@ -24,133 +26,58 @@ const MAX_RETIRED: usize = 16;
 /// Beyond this many threads at work at once, the GIL goes round more than the work does.
 const ENOUGH_AWAKE: usize = 2;
 
+/// Requests that a thread takes at once.
+const BATCH: usize = 16;
+
+/// How long the watch sleeps at most.
+const LOOK_ANYWAY: Duration = Duration::from_secs(1);
+
 const SPIN: Duration = Duration::from_micros(20);
-
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Requests in progress.
-    pub size: usize,
-    /// Requests that wait, and coroutines in flight: so many beyond `size` are taken.
-    pub max_queue: usize,
-    pub grace: Duration,
-}
-
-/// Why a request was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    Overloaded,
-    Stopped,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct PoolInfo {
-    pub limits: Limits,
-    pub queued: usize,
-    pub running: usize,
-    pub awaiting: usize,
-    pub threads: usize,
-    pub retired: usize,
-    pub calls: u64,
-}
 
 pub struct Scheduler {
     state: Mutex<State>,
     /// Requests in all queues, for those who look without the lock.
     queued: AtomicUsize,
-    pub(crate) watch: Condvar,
+    watch: Condvar,
+    watch_sleeps: AtomicBool,
     interpreter: OnceLock<&'static Interpreter>,
     may_spin: bool,
 }
 
 #[derive(Default)]
 pub(crate) struct State {
-    pools: Vec<PoolState>,
+    pub pools: Vec<PoolState>,
     runners: Vec<Runner>,
     parked: Vec<usize>,
     awake: usize,
-    retired: usize,
+    pub retired: usize,
     /// Places of threads that are no more.
     ended: Vec<usize>,
     next_pool: usize,
     awaiting: HashMap<u64, Arc<Ticket>>,
-    pub(crate) watch_sleeps: bool,
 }
 
-#[derive(PartialEq, Eq)]
-enum Stage {
-    /// Its `init` has not ended: requests wait.
-    Starting,
-    Open,
-    Stopped,
-}
-
-struct PoolState {
-    stage: Stage,
-    limits: Limits,
-    start: Option<Job>,
-    queue: VecDeque<Job>,
-    running: usize,
-    awaiting: usize,
-    /// Requests that were settled, whose threads do not come back and cannot be retired either.
-    stuck: usize,
-    calls: Arc<AtomicU64>,
-}
-
-struct Runner {
-    parker: Arc<Parker>,
-    id: Option<ThreadId>,
-    current: Option<Current>,
-    retired: bool,
-}
-
-struct Current {
-    ticket: Arc<Ticket>,
-    since: Instant,
-    blocked: bool,
-}
-
-/// Where a thread waits to be woken.
 #[derive(Default)]
-pub(crate) struct Parker {
-    thread: OnceLock<Thread>,
-    woken: AtomicBool,
-}
-
-impl Parker {
-    fn wake(&self) {
-        self.woken.store(true, Ordering::Release);
-        // A thread that has not come this far looks at the flag when it does.
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
-    }
-
-    fn wait(&self) {
-        self.thread.get_or_init(std::thread::current);
-        while !self.woken.swap(false, Ordering::Acquire) {
-            std::thread::park();
-        }
-    }
+struct Runner {
+    desk: Arc<Desk>,
+    /// Its place was given to another; it ends when it comes back.
+    retired: bool,
 }
 
 /// What is to be done once the lock is gone.
 #[must_use]
 pub(crate) enum Wake {
     Nobody,
-    Parked(Arc<Parker>),
+    Parked(Arc<Desk>),
     Spawn(usize),
 }
 
 impl State {
     /// A thread for work that waits, if none is about to look for some.
-    fn wake_for_work(&mut self) -> Wake {
+    pub fn wake_for_work(&mut self) -> Wake {
         if self.awake > 0 || !self.has_work() {
             return Wake::Nobody;
         }
-        self.wake_one()
-    }
-
-    fn wake_one(&mut self) -> Wake {
         let main = self.parked.iter().position(|runner| *runner == MAIN);
         let runner = match main {
             Some(position) => Some(self.parked.swap_remove(position)),
@@ -158,7 +85,7 @@ impl State {
         };
         if let Some(runner) = runner {
             self.awake += 1;
-            return Wake::Parked(self.runners[runner].parker.clone());
+            return Wake::Parked(self.runners[runner].desk.clone());
         }
         let wanted: usize = self.pools.iter().map(|pool| pool.limits.size).sum();
         if self.threads() > wanted {
@@ -176,81 +103,77 @@ impl State {
     }
 
     fn add_runner(&mut self) -> usize {
-        let runner = Runner { parker: Arc::default(), id: None, current: None, retired: false };
         match self.ended.pop() {
             Some(index) => {
-                self.runners[index] = runner;
+                self.runners[index] = Runner::default();
                 index
             }
             None => {
-                self.runners.push(runner);
+                self.runners.push(Runner::default());
                 self.runners.len() - 1
             }
         }
     }
 
     /// Threads that serve.
-    fn threads(&self) -> usize {
+    pub fn threads(&self) -> usize {
         self.runners.len() - self.ended.len() - self.retired
     }
 
-    /// Whether a pool takes no more. What is queued while there is a place for it to run does not wait.
-    fn is_full(&self, pool: usize) -> bool {
-        let PoolState { limits, running, queue, awaiting, stuck, .. } = &self.pools[pool];
-        let limit = limits.size + limits.max_queue;
-        let taken = running + queue.len() + awaiting;
-        *stuck >= limits.size.max(1) || (taken >= limit && taken - self.answered(pool) >= limit)
+    /// What the threads that serve are at.
+    pub fn doing(&self) -> impl Iterator<Item = MutexGuard<'_, Doing>> {
+        self.runners.iter().filter(|runner| !runner.retired).map(|runner| runner.desk.lock())
     }
 
-    /// Requests that have their answer, and whose threads are about to see to the next. Who got the
-    /// answer and asks again must not find the pool full.
-    fn answered(&self, pool: usize) -> usize {
-        let current =
-            self.runners.iter().filter(|runner| !runner.retired).filter_map(|runner| runner.current.as_ref());
-        current.filter(|current| current.ticket.pool() == pool && current.ticket.is_answered()).count()
+    pub fn awaiting(&self) -> impl Iterator<Item = &Arc<Ticket>> {
+        self.awaiting.values()
+    }
+
+    /// True while there is anything the watch has to look at.
+    fn is_busy(&self) -> bool {
+        self.runners.iter().any(|runner| runner.desk.lock().current.is_some())
+            || !self.awaiting.is_empty()
+            || self.pools.iter().any(|pool| pool.start.is_some() || !pool.queue.is_empty())
     }
 
     fn has_work(&self) -> bool {
         self.pools.iter().any(PoolState::has_work)
     }
 
-    fn take_job(&mut self) -> Option<Job> {
+    /// Puts a batch on a runner's desk, of the pools in turn; false where there is none.
+    fn deal(&mut self, runner: usize) -> bool {
         let count = self.pools.len();
-        for offset in 0..count {
-            let index = (self.next_pool + offset) % count;
-            let pool = &mut self.pools[index];
-            if pool.has_work() {
-                pool.running += 1;
-                self.next_pool = (index + 1) % count;
-                return pool.start.take().or_else(|| pool.queue.pop_front());
-            }
+        let mut pools = (0..count).map(|offset| (self.next_pool + offset) % count);
+        let Some(index) = pools.find(|index| self.pools[*index].has_work()) else {
+            return false;
+        };
+        self.next_pool = (index + 1) % count;
+        let pool = &mut self.pools[index];
+        let mut doing = self.runners[runner].desk.lock();
+        match pool.start.take() {
+            Some(start) => doing.batch.push_back(start),
+            None => doing.batch.extend(std::iter::from_fn(|| pool.queue.pop()).take(BATCH)),
         }
-        None
+        doing.pool = Some(index);
+        pool.running += 1;
+        pool.claimed += doing.batch.len();
+        true
     }
 
-    /// Ends what the runner was at.
-    fn finish(&mut self, runner: usize) {
-        let Some(current) = self.runners[runner].current.take() else {
-            return;
-        };
-        if current.blocked {
+    /// Books what a runner did.
+    fn book(&mut self, runner: usize) {
+        let Runner { desk, retired } = &self.runners[runner];
+        let mut doing = desk.lock();
+        if std::mem::take(&mut doing.blocked) {
             self.awake += 1;
         }
-        if self.runners[runner].retired {
-            // Its place in the pool was given away when it was retired.
-            return;
-        }
-        let pool = &mut self.pools[current.ticket.pool()];
-        pool.running -= 1;
-    }
-}
-
-impl PoolState {
-    fn has_work(&self) -> bool {
-        match self.stage {
-            Stage::Starting => self.start.is_some(),
-            Stage::Open => !self.queue.is_empty() && self.running < self.limits.size,
-            Stage::Stopped => false,
+        let done = std::mem::take(&mut doing.done);
+        // The place of one that is retired was given away already.
+        if let Some(pool) = doing.pool.take()
+            && !retired
+        {
+            self.pools[pool].running -= 1;
+            self.pools[pool].claimed -= done;
         }
     }
 }
@@ -264,6 +187,7 @@ impl Scheduler {
             state: Mutex::new(state),
             queued: AtomicUsize::new(0),
             watch: Condvar::new(),
+            watch_sleeps: AtomicBool::new(false),
             interpreter: OnceLock::new(),
             may_spin: std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1),
         })
@@ -281,10 +205,10 @@ impl Scheduler {
         self.interpreter.get().copied()
     }
 
-    fn wake(&self, wake: Wake) {
+    pub(crate) fn wake(&self, wake: Wake) {
         match wake {
             Wake::Nobody => {}
-            Wake::Parked(parker) => parker.wake(),
+            Wake::Parked(desk) => desk.parker.wake(),
             Wake::Spawn(runner) => {
                 crate::runner::spawn(self.interpreter().expect("booted before there is work"), runner)
             }
@@ -292,30 +216,64 @@ impl Scheduler {
     }
 
     /// Has the watch look at what is pending from now on.
-    fn rouse_watch(&self, state: &mut State) {
-        if std::mem::take(&mut state.watch_sleeps) {
+    pub(crate) fn rouse_watch(&self) {
+        if self.watch_sleeps.load(Ordering::SeqCst) {
+            let state = self.lock();
+            self.watch_sleeps.store(false, Ordering::SeqCst);
+            drop(state);
             self.watch.notify_one();
         }
     }
 
-    // --- for the runners ---------------------------------------------------------------------
-
-    pub(crate) fn introduce(&self, runner: usize, id: ThreadId) {
-        self.lock().runners[runner].id = Some(id);
+    /// Where the watch waits until there is something to look at.
+    pub(crate) fn sleep_watch(&self, is_busy: impl Fn() -> bool) {
+        let state = self.lock();
+        self.watch_sleeps.store(true, Ordering::SeqCst);
+        // Whoever began before the flag was up did not see it.
+        if state.is_busy() || is_busy() {
+            self.watch_sleeps.store(false, Ordering::SeqCst);
+            return;
+        }
+        let asleep = |_: &mut State| self.watch_sleeps.load(Ordering::SeqCst);
+        // A caller inline does not pay for the order in which the two of them see what the other did.
+        let woken = self.watch.wait_timeout_while(state, LOOK_ANYWAY, asleep);
+        drop(woken.unwrap_or_else(PoisonError::into_inner));
+        self.watch_sleeps.store(false, Ordering::SeqCst);
     }
 
-    /// Ends the request that the runner was at, and gives it the next one.
-    pub(crate) fn next(&self, runner: usize) -> Option<Job> {
+    /// Takes a request, which `put` puts where it belongs.
+    pub(crate) fn take(
+        &self,
+        ticket: Arc<Ticket>,
+        put: impl FnOnce(&mut State, Arc<Ticket>) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         let mut state = self.lock();
-        state.finish(runner);
-        if !state.may_go_on(runner) {
-            return None;
-        }
-        let job = state.take_job()?;
-        let current = Current { ticket: job.ticket.clone(), since: Instant::now(), blocked: false };
-        state.runners[runner].current = Some(current);
+        put(&mut state, ticket)?;
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        let wake = state.wake_for_work();
+        drop(state);
+        self.wake(wake);
+        self.rouse_watch();
+        Ok(())
+    }
+
+    // --- for the runners ---------------------------------------------------------------------
+
+    pub(crate) fn desk(&self, runner: usize) -> Arc<Desk> {
+        self.lock().runners[runner].desk.clone()
+    }
+
+    /// Books what a runner did, and gives it more to do; false where there is nothing.
+    pub(crate) fn refill(&self, runner: usize) -> bool {
+        let mut state = self.lock();
+        state.book(runner);
+        let dealt = state.may_go_on(runner) && state.deal(runner);
+        self.count(&state);
+        dealt
+    }
+
+    fn count(&self, state: &State) {
         self.queued.store(state.pools.iter().map(|pool| pool.queue.len()).sum(), Ordering::Relaxed);
-        Some(job)
     }
 
     /// Waits until there may be work; false where the runner is to end.
@@ -323,7 +281,7 @@ impl Scheduler {
         if runner == MAIN || !self.lock().parked.contains(&MAIN) {
             self.spin();
         }
-        let (parker, wake) = {
+        let (desk, wake) = {
             let mut state = self.lock();
             if state.runners[runner].retired {
                 state.retired -= 1;
@@ -341,10 +299,10 @@ impl Scheduler {
             state.awake -= 1;
             let wake = state.wake_for_work();
             state.parked.push(runner);
-            (state.runners[runner].parker.clone(), wake)
+            (state.runners[runner].desk.clone(), wake)
         };
         self.wake(wake);
-        parker.wait();
+        desk.parker.wait();
         true
     }
 
@@ -408,84 +366,68 @@ impl Scheduler {
     /// Sees to it that a request that was settled in `phase` does not run, or not on.
     fn interrupt(&self, ticket: &Arc<Ticket>, phase: Phase) {
         if phase == Phase::Queued {
-            self.forget_queued(ticket);
+            self.lock().pools[ticket.pool()].queue.forget(ticket);
         } else if let Some(interpreter) = self.interpreter() {
             interpreter.interrupt(ticket, phase);
-        }
-    }
-
-    /// A request that will not run must not take a place in the queue.
-    fn forget_queued(&self, ticket: &Arc<Ticket>) {
-        let mut state = self.lock();
-        let queue = &mut state.pools[ticket.pool()].queue;
-        // The latest are the likeliest: who cancels has mostly just submitted.
-        if let Some(position) = queue.iter().rposition(|job| Arc::ptr_eq(&job.ticket, ticket)) {
-            let job = queue.remove(position);
-            drop(state);
-            drop(job);
         }
     }
 
     // --- for interrupting --------------------------------------------------------------------
 
     pub(crate) fn runs_on_main(&self, ticket: &Arc<Ticket>) -> bool {
-        self.lock().runners[MAIN].is_at(ticket)
+        self.lock().runners[MAIN].desk.is_at(ticket)
     }
 
     /// True where the main thread is at a request that somebody else settled, and was not given up.
     pub(crate) fn main_is_interrupted(&self) -> bool {
-        let main = &self.lock().runners[MAIN];
-        let interrupted = |current: &Current| {
-            // One that was handed to the event loop is nothing that runs here any more.
-            current.ticket.was_interrupted() && current.ticket.task() == 0
-        };
-        !main.retired && main.current.as_ref().is_some_and(interrupted)
+        let state = self.lock();
+        let main = &state.runners[MAIN];
+        // One that was handed to the event loop is nothing that runs here any more.
+        let interrupted = |current: &Arc<Ticket>| current.was_interrupted() && current.task() == 0;
+        !main.retired && main.desk.lock().current.as_ref().is_some_and(interrupted)
     }
 
     pub(crate) fn thread_of(&self, ticket: &Arc<Ticket>) -> Option<ThreadId> {
         let state = self.lock();
-        state.runners.iter().find(|runner| runner.is_at(ticket)).and_then(|runner| runner.id)
+        state.runners.iter().find(|runner| runner.desk.is_at(ticket)).and_then(|runner| runner.desk.thread())
     }
 
     // --- for the watch -----------------------------------------------------------------------
 
-    /// Lets another thread take over from those that have been at one request for `limit`.
+    /// Lets another thread take over from those that have been at one request for `limit`, and takes
+    /// from them what they did not come to.
     pub(crate) fn relieve(&self, now: Instant, limit: Duration) {
         let wake = {
             let mut state = self.lock();
-            let mut blocked = 0;
-            for current in state.runners.iter_mut().filter_map(|runner| runner.current.as_mut()) {
-                if !current.blocked && now.saturating_duration_since(current.since) >= limit {
-                    current.blocked = true;
-                    blocked += 1;
+            let State { runners, pools, awake, .. } = &mut *state;
+            for runner in runners {
+                let mut doing = runner.desk.lock();
+                if doing.blocked || !doing.is_late(now, limit) {
+                    continue;
+                }
+                doing.blocked = true;
+                *awake -= 1;
+                if let Some(pool) = doing.pool {
+                    pools[pool].take_back(doing.batch.drain(..));
                 }
             }
-            state.awake -= blocked;
+            self.count(&state);
             state.wake_for_work()
         };
         self.wake(wake);
     }
 
-    /// What has been pending for `age`, wherever it is. Requests that were settled while they waited
-    /// are let go.
+    /// What has been pending for `age`, wherever it is.
     pub(crate) fn pending(&self, now: Instant, age: Duration) -> Vec<Arc<Ticket>> {
-        let mut state = self.lock();
-        let State { pools, runners, awaiting, .. } = &mut *state;
+        let state = self.lock();
         let old = |ticket: &&Arc<Ticket>| {
             !ticket.is_settled() && now.saturating_duration_since(ticket.submitted()) >= age
         };
-        let mut pending = Vec::new();
-        for pool in pools {
-            // The first is the oldest.
-            if pool.queue.front().is_some_and(|job| job.ticket.is_settled() || old(&&job.ticket)) {
-                pool.queue.retain(|job| !job.ticket.is_settled());
-            }
-            let queued = pool.start.iter().chain(&pool.queue).map(|job| &job.ticket);
-            pending.extend(queued.take_while(old).cloned());
+        let queued = state.pools.iter().flat_map(|pool| pool.start.iter().chain(pool.queue.iter()));
+        let mut pending: Vec<_> = queued.chain(state.awaiting()).filter(old).cloned().collect();
+        for runner in &state.runners {
+            pending.extend(runner.desk.lock().tickets().filter(old).cloned());
         }
-        let running =
-            runners.iter().filter_map(|runner| runner.current.as_ref()).map(|current| &current.ticket);
-        pending.extend(running.chain(awaiting.values()).filter(old).cloned());
         pending
     }
 
@@ -495,7 +437,7 @@ impl Scheduler {
         let state = self.lock();
         let grace = |ticket: &Ticket| state.pools[ticket.pool()].limits.grace;
         let stuck = |ticket: &&Arc<Ticket>| ticket.is_settled() && ticket.settled_for(now) >= grace(ticket);
-        state.awaiting.values().filter(stuck).map(|ticket| ticket.task()).collect()
+        state.awaiting().filter(stuck).map(|ticket| ticket.task()).collect()
     }
 
     /// Gives up all tasks of a loop that is given up.
@@ -515,17 +457,20 @@ impl Scheduler {
             let State { runners, pools, retired, .. } = &mut *state;
             pools.iter_mut().for_each(|pool| pool.stuck = 0);
             for runner in runners.iter_mut().filter(|runner| !runner.retired) {
-                let Some(current) = runner.current.as_ref() else {
+                let mut doing = runner.desk.lock();
+                let Some(current) = doing.current.as_ref().filter(|current| current.is_settled()) else {
                     continue;
                 };
-                let pool = &mut pools[current.ticket.pool()];
-                let stuck =
-                    current.ticket.is_settled() && current.ticket.settled_for(now) >= pool.limits.grace;
-                if stuck && current.blocked && *retired < MAX_RETIRED {
+                let pool = &mut pools[current.pool()];
+                if current.settled_for(now) < pool.limits.grace {
+                    continue;
+                }
+                if doing.blocked && *retired < MAX_RETIRED {
                     runner.retired = true;
                     *retired += 1;
                     pool.running -= 1;
-                } else if stuck {
+                    pool.claimed -= 1 + std::mem::take(&mut doing.done);
+                } else {
                     pool.stuck += 1;
                 }
             }
@@ -534,11 +479,8 @@ impl Scheduler {
         self.wake(wake);
     }
 
-    /// True while there is anything the watch has to look at.
-    pub(crate) fn is_busy(state: &State) -> bool {
-        state.runners.iter().any(|runner| runner.current.is_some())
-            || !state.awaiting.is_empty()
-            || state.pools.iter().any(|pool| pool.start.is_some() || !pool.queue.is_empty())
+    pub(crate) fn is_busy(&self) -> bool {
+        self.lock().is_busy()
     }
 
     pub(crate) fn is_starting(&self, pool: usize) -> bool {
@@ -546,149 +488,20 @@ impl Scheduler {
     }
 }
 
-impl Runner {
-    fn is_at(&self, ticket: &Arc<Ticket>) -> bool {
-        self.current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.ticket, ticket))
-    }
-}
-
-/// A queue of requests with limits of its own, on the threads of an interpreter.
-pub struct Pool {
-    id: usize,
+/// Ends one request, for whoever hears that its caller is dead.
+pub struct Canceller {
     scheduler: Arc<Scheduler>,
-    calls: Arc<AtomicU64>,
+    ticket: Weak<Ticket>,
 }
 
-impl Pool {
-    pub fn open(interpreter: &Interpreter, limits: Limits) -> Self {
-        let scheduler = interpreter.scheduler.clone();
-        let calls = Arc::new(AtomicU64::new(0));
-        let mut state = scheduler.lock();
-        let id = state.pools.len();
-        state.pools.push(PoolState {
-            stage: Stage::Starting,
-            limits,
-            start: None,
-            queue: VecDeque::new(),
-            running: 0,
-            awaiting: 0,
-            stuck: 0,
-            calls: calls.clone(),
-        });
-        drop(state);
-        Pool { id, scheduler, calls }
+impl Canceller {
+    pub(crate) fn new(scheduler: &Arc<Scheduler>, ticket: &Arc<Ticket>) -> Self {
+        Canceller { scheduler: scheduler.clone(), ticket: Arc::downgrade(ticket) }
     }
 
-    /// Runs what the pool needs before it serves. Requests wait until [`Pool::opened`] is called.
-    pub fn start(&self, job: Job) -> Result<(), Refusal> {
-        self.push(job, |state, job| {
-            state.pools[self.id].start = Some(job);
-            Ok(())
-        })
-    }
-
-    /// Lets requests run.
-    pub fn opened(&self) {
-        let wake = {
-            let mut state = self.scheduler.lock();
-            let pool = &mut state.pools[self.id];
-            if pool.stage == Stage::Starting {
-                pool.stage = Stage::Open;
-            }
-            state.wake_for_work()
-        };
-        self.scheduler.wake(wake);
-    }
-
-    pub fn submit(&self, job: Job) -> Result<(), Refusal> {
-        self.push(job, |state, job| {
-            if state.is_full(self.id) {
-                return Err(Refusal::Overloaded);
-            }
-            state.pools[self.id].queue.push_back(job);
-            Ok(())
-        })?;
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn push(
-        &self,
-        job: Job,
-        put: impl FnOnce(&mut State, Job) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
-        job.ticket.set_pool(self.id);
-        let ticket = job.ticket.clone();
-        let result = {
-            let mut state = self.scheduler.lock();
-            let stopped = state.pools[self.id].stage == Stage::Stopped;
-            let put = if stopped { Err(Refusal::Stopped) } else { put(&mut state, job) };
-            put.map(|()| {
-                self.scheduler.queued.fetch_add(1, Ordering::Relaxed);
-                self.scheduler.rouse_watch(&mut state);
-                state.wake_for_work()
-            })
-        };
-        match result {
-            Ok(wake) => {
-                self.scheduler.wake(wake);
-                Ok(())
-            }
-            Err(refusal) => {
-                // The refusal is the answer.
-                ticket.discard();
-                Err(refusal)
-            }
+    pub fn cancel(&self) {
+        if let Some(ticket) = self.ticket.upgrade() {
+            self.scheduler.cancel(&ticket);
         }
-    }
-
-    /// Ends a request on behalf of its caller.
-    pub fn cancel(&self, ticket: &Arc<Ticket>) -> Cancel {
-        self.scheduler.cancel(ticket)
-    }
-
-    /// Answers everything that is pending and takes nothing more.
-    pub fn close(&self) {
-        let tickets = {
-            let mut state = self.scheduler.lock();
-            let pool = &mut state.pools[self.id];
-            if pool.stage == Stage::Stopped {
-                return;
-            }
-            pool.stage = Stage::Stopped;
-            let mut tickets: Vec<_> =
-                pool.start.take().into_iter().chain(pool.queue.drain(..)).map(|job| job.ticket).collect();
-            pool.limits.size = 0;
-            let current = state.runners.iter().filter_map(|runner| runner.current.as_ref());
-            let running = current.map(|current| &current.ticket).chain(state.awaiting.values());
-            tickets.extend(running.filter(|ticket| ticket.pool() == self.id).cloned());
-            tickets
-        };
-        for ticket in tickets {
-            self.scheduler.fail(&ticket, Kind::Stopped, "the pool was stopped");
-        }
-        if let Some(interpreter) = self.scheduler.interpreter() {
-            interpreter.errands.forget_pool(self.id);
-        }
-    }
-
-    pub fn info(&self) -> PoolInfo {
-        let state = self.scheduler.lock();
-        let pool = &state.pools[self.id];
-        PoolInfo {
-            limits: pool.limits,
-            queued: pool.queue.len(),
-            running: pool.running - state.answered(self.id),
-            awaiting: pool.awaiting,
-            threads: state.threads(),
-            retired: state.retired,
-            calls: pool.calls.load(Ordering::Relaxed),
-        }
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        self.close();
     }
 }

@@ -1,13 +1,15 @@
 //! One request from submission to its single answer.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
 use crate::interpreter::Interpreter;
-use crate::wire::{Fault, Kind, Outcome, Reply};
+use crate::queue::lane;
+use crate::scheduler::{Canceller, Scheduler};
+use crate::wire::{Fault, Kind, Outcome, Wire};
 
 const QUEUED: u8 = 0;
 const RUNNING: u8 = 1;
@@ -35,46 +37,54 @@ pub enum Cancel {
     Replied,
 }
 
-/// Holds the reply until somebody settles it: the thread that ran the request, or whoever ends it
-/// before. The transition to `SETTLED` happens once, and its winner alone takes the reply.
-pub struct Ticket {
+/// A request and what is known of it. It is settled once: by the thread that ran it, or by whoever
+/// ends it before. The transition to `SETTLED` happens once, and its winner alone answers.
+pub struct Ticket<W: Wire + ?Sized = dyn Wire> {
     phase: AtomicU8,
-    reply: Mutex<Option<Box<dyn Reply>>>,
+    monitored: AtomicBool,
+    for_effect: AtomicBool,
+    interrupted: AtomicBool,
+    /// Whether it is in a queue: changed by the scheduler alone, under its lock.
+    queued: AtomicBool,
+    pool: usize,
+    lane: usize,
     submitted: Instant,
     deadline: Option<Instant>,
     started_ns: AtomicU64,
     settled_ns: AtomicU64,
-    monitored: AtomicBool,
-    pool: AtomicUsize,
     task: AtomicU64,
-    for_effect: AtomicBool,
-    interrupted: AtomicBool,
+    wire: W,
 }
 
-impl Ticket {
-    pub fn new(reply: Box<dyn Reply>, submitted: Instant, timeout: Option<Duration>) -> Self {
-        Ticket {
+impl<W: Wire + 'static> Ticket<W> {
+    pub(crate) fn new(pool: usize, wire: W, timeout: Option<Duration>) -> Arc<Ticket> {
+        let submitted = Instant::now();
+        Arc::new(Ticket {
             phase: AtomicU8::new(QUEUED),
-            reply: Mutex::new(Some(reply)),
+            monitored: AtomicBool::new(false),
+            for_effect: AtomicBool::new(false),
+            interrupted: AtomicBool::new(false),
+            queued: AtomicBool::new(false),
+            pool,
+            lane: lane(wire.caller()),
             submitted,
             // A timeout beyond what the clock can hold is none.
             deadline: timeout.and_then(|timeout| submitted.checked_add(timeout)),
             started_ns: AtomicU64::new(0),
             settled_ns: AtomicU64::new(0),
-            monitored: AtomicBool::new(false),
-            pool: AtomicUsize::new(usize::MAX),
             task: AtomicU64::new(0),
-            for_effect: AtomicBool::new(false),
-            interrupted: AtomicBool::new(false),
-        }
+            wire,
+        })
+    }
+}
+
+impl Ticket {
+    pub(crate) fn wire(&self) -> &dyn Wire {
+        &self.wire
     }
 
     pub fn phase(&self) -> Phase {
         phase(self.phase.load(Ordering::Acquire))
-    }
-
-    pub fn is_settled(&self) -> bool {
-        self.phase.load(Ordering::Acquire) == SETTLED
     }
 
     /// True where it was settled by the thread that ran it.
@@ -86,16 +96,36 @@ impl Ticket {
         self.submitted
     }
 
+    /// When it began to run, if it did.
+    pub(crate) fn started(&self) -> Option<Instant> {
+        match self.started_ns.load(Ordering::Relaxed) {
+            0 => None,
+            started => Some(self.submitted + Duration::from_nanos(started)),
+        }
+    }
+
     pub fn is_overdue(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
     pub(crate) fn pool(&self) -> usize {
-        self.pool.load(Ordering::Relaxed)
+        self.pool
     }
 
-    pub(crate) fn set_pool(&self, pool: usize) {
-        self.pool.store(pool, Ordering::Relaxed);
+    /// The lane of its caller in the queue.
+    pub(crate) fn lane(&self) -> usize {
+        self.lane
+    }
+
+    /// Notes whether it is in a queue, and tells whether it was.
+    pub(crate) fn set_queued(&self, queued: bool) -> bool {
+        let before = self.queued.load(Ordering::Relaxed);
+        self.queued.store(queued, Ordering::Relaxed);
+        before
+    }
+
+    pub(crate) fn is_queued(&self) -> bool {
+        self.queued.load(Ordering::Relaxed)
     }
 
     /// The key of the task that runs the coroutine.
@@ -115,33 +145,6 @@ impl Ticket {
         self.advance(RUNNING, AWAITING)
     }
 
-    /// Sends the answer, unless the request was settled already. Tells where the request was.
-    pub fn settle(&self, outcome: Outcome<'_, '_>) -> Option<Phase> {
-        let (phase, reply) = self.take()?;
-        reply.send(outcome);
-        Some(phase)
-    }
-
-    pub fn fail(&self, kind: Kind, message: &str) -> Option<Phase> {
-        let (phase, reply) = self.take()?;
-        self.interrupted.store(true, Ordering::Release);
-        reply.send(Outcome::Failed(Fault::new(kind, message)));
-        Some(phase)
-    }
-
-    /// Ends the request without an answer. Tells where it was, unless it was settled already.
-    pub(crate) fn discard(&self) -> Option<Phase> {
-        let (phase, reply) = self.take()?;
-        self.interrupted.store(true, Ordering::Release);
-        reply.discard();
-        Some(phase)
-    }
-
-    /// True where somebody else than the thread that ran it settled it while it ran.
-    pub(crate) fn was_interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Acquire)
-    }
-
     /// Notes that only the end of the request matters, not its value.
     pub(crate) fn run_for_effect(&self) {
         self.for_effect.store(true, Ordering::Relaxed);
@@ -156,9 +159,8 @@ impl Ticket {
     }
 
     /// Has the caller watched, from the first time on; false where it is dead already.
-    pub(crate) fn monitor(self: &Arc<Self>) -> bool {
-        self.monitored.swap(true, Ordering::Relaxed)
-            || self.reply().as_ref().is_none_or(|reply| reply.monitor(self))
+    pub(crate) fn monitor(self: &Arc<Self>, scheduler: &Arc<Scheduler>) -> bool {
+        self.monitored.swap(true, Ordering::Relaxed) || self.wire.monitor(Canceller::new(scheduler, self))
     }
 
     /// How long ago it was settled.
@@ -180,25 +182,54 @@ impl Ticket {
         }
     }
 
-    fn take(&self) -> Option<(Phase, Box<dyn Reply>)> {
+    fn advance(&self, from: u8, to: u8) -> bool {
+        self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+impl<W: Wire + ?Sized> Ticket<W> {
+    pub fn is_settled(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == SETTLED
+    }
+
+    /// Sends the answer, unless the request was settled already. Tells where the request was.
+    pub fn settle(&self, outcome: Outcome<'_, '_>) -> Option<Phase> {
+        let before = self.win()?;
+        self.wire.send(outcome);
+        Some(before)
+    }
+
+    pub fn fail(&self, kind: Kind, message: &str) -> Option<Phase> {
+        let before = self.win()?;
+        self.interrupted.store(true, Ordering::Release);
+        self.wire.send(Outcome::Failed(Fault::new(kind, message)));
+        Some(before)
+    }
+
+    /// Ends the request without an answer. Tells where it was, unless it was settled already.
+    pub(crate) fn discard(&self) -> Option<Phase> {
+        let before = self.win()?;
+        self.interrupted.store(true, Ordering::Release);
+        Some(before)
+    }
+
+    /// True where somebody else than the thread that ran it settled it while it ran.
+    pub(crate) fn was_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Acquire)
+    }
+
+    /// Where the request was, if this is what settles it.
+    fn win(&self) -> Option<Phase> {
         let before = phase(self.phase.swap(SETTLED, Ordering::AcqRel));
         if before == Phase::Settled {
             return None;
         }
         self.settled_ns.store(self.age_ns(), Ordering::Relaxed);
-        Some((before, self.reply().take()?))
-    }
-
-    fn advance(&self, from: u8, to: u8) -> bool {
-        self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        Some(before)
     }
 
     fn age_ns(&self) -> u64 {
         u64::try_from(self.submitted.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
-    }
-
-    fn reply(&self) -> std::sync::MutexGuard<'_, Option<Box<dyn Reply>>> {
-        self.reply.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -211,9 +242,11 @@ fn phase(value: u8) -> Phase {
     }
 }
 
-impl Drop for Ticket {
+impl<W: Wire + ?Sized> Drop for Ticket<W> {
     /// A request that nobody settled was lost on the way, by a panic: its caller still hears of it.
     fn drop(&mut self) {
-        self.fail(Kind::Crashed, "the request was lost inside Py; this is a bug, please report it");
+        if !self.is_settled() {
+            self.fail(Kind::Crashed, "the request was lost inside Py; this is a bug, please report it");
+        }
     }
 }

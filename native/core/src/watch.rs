@@ -1,7 +1,7 @@
 //! The thread that looks after what takes long: it never holds the GIL, so nothing in Python can
 //! keep it from telling a caller that time is up.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::interpreter::Interpreter;
@@ -31,7 +31,10 @@ fn watch(interpreter: &'static Interpreter) {
     let scheduler = &interpreter.scheduler;
     let mut idle = 0;
     for tick in 0_u32.. {
-        idle = if busy(scheduler, idle) { 0 } else { idle + 1 };
+        idle = if scheduler.is_busy() || interpreter.visitors.are_inside() { 0 } else { idle + 1 };
+        if idle > LINGER {
+            scheduler.sleep_watch(|| interpreter.visitors.are_inside());
+        }
         std::thread::sleep(TICK);
         let now = Instant::now();
         scheduler.relieve(now, BLOCKED);
@@ -41,28 +44,19 @@ fn watch(interpreter: &'static Interpreter) {
     }
 }
 
-/// True where there is something to look at; sleeps where there has been nothing for a while.
-fn busy(scheduler: &Scheduler, idle: u32) -> bool {
-    let mut state = scheduler.lock();
-    let busy = Scheduler::is_busy(&state);
-    if !busy && idle >= LINGER {
-        state.watch_sleeps = true;
-        let woken = scheduler.watch.wait_while(state, |state| state.watch_sleeps);
-        drop(woken.unwrap_or_else(PoisonError::into_inner));
-        return true;
-    }
-    busy
-}
-
 fn sweep(interpreter: &'static Interpreter, now: Instant) {
     let scheduler = &interpreter.scheduler;
     for ticket in scheduler.pending(now, PENDING) {
         if ticket.is_overdue(now) {
             expire(scheduler, &ticket);
-        } else if !ticket.monitor() {
+        } else if !ticket.monitor(scheduler) {
             scheduler.cancel(&ticket);
         }
     }
+    for visit in interpreter.visitors.overdue(now) {
+        crate::runner::spawn_interrupt(interpreter, visit);
+    }
+    interpreter.gate.pardon(now);
     interpreter.interrupt_main_again();
     scheduler.retire_stuck(now);
     interpreter.unblock_loop(now);

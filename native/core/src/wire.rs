@@ -1,13 +1,10 @@
 //! What a wire provides: requests that can be read, replies that can be sent, a host to talk to.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
 use pyo3::prelude::*;
 
 use crate::interpreter::Interpreter;
 use crate::request::Request;
-use crate::ticket::Ticket;
+use crate::scheduler::Canceller;
 
 /// Why a request has no value, for every reason but a Python exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,18 +56,6 @@ pub enum Outcome<'a, 'py> {
     Failed(Fault),
 }
 
-/// Where the answer goes. Whoever holds it owes the caller exactly one answer: [`Ticket`] sees to it.
-pub trait Reply: Send {
-    fn send(self: Box<Self>, outcome: Outcome<'_, '_>);
-
-    /// Nobody is to get an answer: the caller asked for that, or is dead.
-    fn discard(self: Box<Self>);
-
-    /// Has the ticket's pool told when the caller dies; false where it is dead already. Called at
-    /// most once, and only for requests that have been pending for a while.
-    fn monitor(&self, ticket: &Arc<Ticket>) -> bool;
-}
-
 /// The group leader of a caller, as far as two of them can be told apart cheaply.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Leader {
@@ -80,26 +65,31 @@ pub enum Leader {
     Remote,
 }
 
-/// The request as it crossed the wire.
-pub trait Work: Send {
-    fn read<'py>(self: Box<Self>, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault>;
+/// One request as it crossed the wire, and the way back. [`Ticket`] sees to it that a caller gets
+/// exactly one answer.
+///
+/// [`Ticket`]: crate::Ticket
+pub trait Wire: Send + Sync {
+    /// Who asks, as a number: callers take turns.
+    fn caller(&self) -> u64;
+
+    /// Called once, by the thread that runs the request.
+    fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault>;
 
     fn leader(&self) -> Leader;
 
     /// The external term format of the leader's pid.
     fn leader_etf(&self) -> Vec<u8>;
-}
 
-pub struct Job {
-    pub ticket: Arc<Ticket>,
-    pub work: Box<dyn Work>,
-}
+    /// What is asked, for people: `math.sqrt`.
+    fn subject(&self) -> String;
 
-impl Job {
-    pub fn new(reply: Box<dyn Reply>, work: Box<dyn Work>, timeout: Option<Duration>) -> Self {
-        let ticket = Arc::new(Ticket::new(reply, Instant::now(), timeout));
-        Job { ticket, work }
-    }
+    /// Sends the answer. Called at most once.
+    fn send(&self, outcome: Outcome<'_, '_>);
+
+    /// Has the request cancelled when the caller dies; false where it is dead already. Called at
+    /// most once, and only for requests that have been pending for a while.
+    fn monitor(&self, canceller: Canceller) -> bool;
 }
 
 /// The other side, as Python code may address it.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use py_core::boot::{Facts, boot};
 use py_core::wire::{Address, Host, Leader};
 use py_core::{
-    Cancel, Fault, Interpreter, Job, Kind, Limits, Outcome, Pool, Refusal, Reply, Request, Source, Ticket,
-    Work,
+    Cancel, Canceller, Fault, Interpreter, Kind, Limits, Outcome, Pool, Refusal, Request, Source, Ticket,
+    Wire,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -46,48 +46,23 @@ static INTERPRETER: LazyLock<&'static Interpreter> = LazyLock::new(|| {
     booted.recv().expect("an answer").expect("a Python")
 });
 
-struct Mailbox(&'static str, Sender<Answer>, bool);
-
-impl Reply for Mailbox {
-    fn send(mut self: Box<Self>, outcome: Outcome<'_, '_>) {
-        self.2 = true;
-        let answer = match outcome {
-            Outcome::Done => Ok(String::from("done")),
-            Outcome::Value(_, value) => Ok(value.to_string()),
-            Outcome::Raised(_, error) => Ok(error
-                .getattr("fields")
-                .and_then(|fields| fields.get_item("type"))
-                .expect("a description")
-                .to_string()),
-            Outcome::Failed(fault) => Err(fault.kind),
-        };
-        let _ = self.1.send((self.0, answer));
-    }
-
-    fn discard(mut self: Box<Self>) {
-        self.2 = true;
-    }
-
-    fn monitor(&self, _: &Arc<Ticket>) -> bool {
-        true
-    }
+/// A piece of code, and where its answer goes.
+struct Letter {
+    name: &'static str,
+    code: &'static str,
+    caller: u64,
+    answers: Sender<Answer>,
 }
 
-impl Drop for Mailbox {
-    fn drop(&mut self) {
-        if !self.2 {
-            let _ = self.1.send((self.0, Err(Kind::Crashed)));
-        }
+impl Wire for Letter {
+    fn caller(&self) -> u64 {
+        self.caller
     }
-}
 
-struct Code(&'static str);
-
-impl Work for Code {
-    fn read<'py>(self: Box<Self>, py: Python<'py>, _: &Interpreter) -> Result<Request<'py>, Fault> {
-        assert_ne!(self.0, "panic", "as the test asked");
+    fn read<'py>(&self, py: Python<'py>, _: &Interpreter) -> Result<Request<'py>, Fault> {
+        assert_ne!(self.code, "panic", "as the test asked");
         Ok(Request::Eval(Source {
-            code: PyString::new(py, self.0),
+            code: PyString::new(py, self.code),
             variables: PyDict::new(py),
             file: None,
             line: 1,
@@ -100,6 +75,28 @@ impl Work for Code {
 
     fn leader_etf(&self) -> Vec<u8> {
         PID.to_vec()
+    }
+
+    fn subject(&self) -> String {
+        self.name.into()
+    }
+
+    fn send(&self, outcome: Outcome<'_, '_>) {
+        let answer = match outcome {
+            Outcome::Done => Ok(String::from("done")),
+            Outcome::Value(_, value) => Ok(value.to_string()),
+            Outcome::Raised(_, error) => Ok(error
+                .getattr("fields")
+                .and_then(|fields| fields.get_item("type"))
+                .expect("a description")
+                .to_string()),
+            Outcome::Failed(fault) => Err(fault.kind),
+        };
+        let _ = self.answers.send((self.name, answer));
+    }
+
+    fn monitor(&self, _: Canceller) -> bool {
+        true
     }
 }
 
@@ -128,10 +125,19 @@ impl Scene {
         code: &'static str,
         timeout: Option<Duration>,
     ) -> Result<Arc<Ticket>, Refusal> {
-        let reply = Mailbox(name, self.sender.clone(), false);
-        let job = Job::new(Box::new(reply), Box::new(Code(code)), timeout);
-        let ticket = job.ticket.clone();
-        self.pool.submit(job).map(|()| ticket)
+        self.submit_as(1, name, code, timeout)
+    }
+
+    fn submit_as(
+        &self,
+        caller: u64,
+        name: &'static str,
+        code: &'static str,
+        timeout: Option<Duration>,
+    ) -> Result<Arc<Ticket>, Refusal> {
+        let letter = Letter { name, code, caller, answers: self.sender.clone() };
+        let ticket = self.pool.ticket(letter, timeout);
+        self.pool.submit(ticket.clone()).map(|()| ticket)
     }
 
     fn run(&self, name: &'static str, code: &'static str) -> Arc<Ticket> {
@@ -285,8 +291,8 @@ fn a_panic_is_an_answer() {
 #[test]
 fn a_ticket_that_is_lost_is_an_answer() {
     let scene = Scene::new(1, 100);
-    let reply = Mailbox("lost", scene.sender.clone(), false);
-    drop(Job::new(Box::new(reply), Box::new(Code("1")), None));
+    let letter = Letter { name: "lost", code: "1", caller: 1, answers: scene.sender.clone() };
+    drop(scene.pool.ticket(letter, None));
     assert_eq!(scene.answer(), ("lost", Err(Kind::Crashed)));
 }
 
@@ -340,4 +346,65 @@ fn a_blocked_event_loop_is_interrupted() {
     scene.run("next", "import asyncio\nawait asyncio.sleep(0)\n7");
     assert_eq!(scene.answer(), ("next", Ok("7".into())));
     scene.until(|pool| pool.info().awaiting == 0);
+}
+
+#[test]
+fn a_flood_of_one_caller_does_not_starve_another() {
+    let scene = Scene::new(1, 10_000);
+    let blocker = scene.run("blocker", SLEEP);
+    scene.until(|pool| pool.info().running == 1);
+    for _ in 0..1_000 {
+        scene.submit_as(1, "flood", "1", None).expect("taken");
+    }
+    scene.submit_as(2, "other", "2", None).expect("taken");
+    scene.pool.cancel(&blocker);
+    let answers: Vec<_> = (0..1_001).map(|_| scene.answer().0).collect();
+    let place = answers.iter().position(|name| *name == "other").expect("it is answered");
+    assert!(place < 100, "it came after {place} others");
+    scene.nothing_more();
+}
+
+#[test]
+fn one_caller_is_served_in_order_however_many_it_asks() {
+    let scene = Scene::new(1, 10_000);
+    let blocker = scene.run("blocker", SLEEP);
+    scene.until(|pool| pool.info().running == 1);
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    for round in 0..50 {
+        for name in names {
+            let ticket = scene.run(name, "1");
+            // Some are withdrawn while they wait.
+            if round % 5 == 4 {
+                assert_eq!(scene.pool.cancel(&ticket), Cancel::Cancelled);
+            }
+        }
+    }
+    assert_eq!(scene.pool.info().queued, 40 * names.len());
+    scene.pool.cancel(&blocker);
+    for _ in 0..40 {
+        for name in names {
+            assert_eq!(scene.answer().0, name);
+        }
+    }
+    scene.nothing_more();
+}
+
+#[test]
+fn what_is_taken_along_with_a_blocked_request_runs_elsewhere() {
+    let scene = Scene::new(4, 1_000);
+    let first = scene.run("first", "import time; time.sleep(0.002)");
+    let blocker = scene.run("blocker", SLEEP);
+    for _ in 0..10 {
+        scene.run("next", "2");
+    }
+    assert_eq!(scene.answer().0, "first");
+    for _ in 0..10 {
+        assert_eq!(scene.answer(), ("next", Ok("2".into())));
+    }
+    let running: Vec<_> = scene.pool.running().into_iter().map(|running| running.subject).collect();
+    assert_eq!(running, ["blocker"]);
+    assert_eq!(scene.pool.cancel(&first), Cancel::Replied);
+    scene.pool.cancel(&blocker);
+    scene.until(|pool| pool.info().running == 0);
+    scene.nothing_more();
 }

@@ -44,6 +44,13 @@ rustler::atoms! {
     large,
     cancelled,
     replied,
+    done,
+    deferred,
+    busy,
+    foreign_threads,
+    overrun,
+    unsupported,
+    not_serving,
     // What only the Python package names: these must exist for it to send them.
     io_request,
     put_chars,
@@ -69,7 +76,7 @@ pub fn id(term: Term<'_>) -> u64 {
 /// The name of the atom with this id, in UTF-8, which `erl_nif` gives only as external term format
 /// on OTP 25: 131, the tag, the length in one byte or two, the name.
 pub fn text(id: u64) -> String {
-    let etf = ffi::atom_etf(id);
+    let etf = ffi::etf_of_word(id);
     let name = match etf.get(1) {
         Some(&(SMALL_ATOM_UTF8_EXT | SMALL_ATOM_EXT)) => &etf[3..],
         _ => &etf[4..],

@@ -2,17 +2,22 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::{Cell, RefCell};
 use std::mem::MaybeUninit;
+use std::ptr::null_mut;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
+use crossbeam_queue::ArrayQueue;
 use pyo3::Py;
 use pyo3::types::PyBytes;
 use rustler::sys::{
-    ERL_NIF_BIN2TERM_SAFE, ErlNifEnv, ErlNifMapIterator, ErlNifMapIteratorEntry, ErlNifTerm, enif_alloc_env,
-    enif_binary_to_term, enif_clear_env, enif_free_env, enif_get_map_size, enif_get_tuple, enif_make_copy,
-    enif_make_double, enif_make_list_from_array, enif_make_map_from_arrays, enif_make_map_put,
-    enif_make_new_binary, enif_make_new_map, enif_make_tuple_from_array, enif_map_iterator_create,
-    enif_map_iterator_destroy, enif_map_iterator_get_pair, enif_map_iterator_next, enif_send,
-    enif_whereis_pid,
+    ERL_NIF_BIN2TERM_SAFE, ErlNifEnv, ErlNifMapIterator, ErlNifMapIteratorEntry, ErlNifPid, ErlNifTerm,
+    enif_alloc_env, enif_binary_to_term, enif_clear_env, enif_free_env, enif_get_map_size, enif_get_tuple,
+    enif_make_copy, enif_make_double, enif_make_list_from_array, enif_make_map_from_arrays,
+    enif_make_map_put, enif_make_new_binary, enif_make_new_map, enif_make_tuple_from_array,
+    enif_map_iterator_create, enif_map_iterator_destroy, enif_map_iterator_get_pair, enif_map_iterator_next,
+    enif_send, enif_whereis_pid,
 };
 use rustler::{Atom, Encoder, Env, LocalPid, ResourceArc, Term};
 
@@ -105,6 +110,33 @@ impl Drop for Entries<'_> {
     }
 }
 
+/// Environments that belong to no process are made once and used again: making one costs as much as
+/// all the rest of a small message.
+struct Environment(*mut ErlNifEnv);
+
+// SAFETY: an environment may be used by any thread, one at a time.
+unsafe impl Send for Environment {}
+
+static SPARE: LazyLock<ArrayQueue<Environment>> = LazyLock::new(|| ArrayQueue::new(SPARES));
+
+const SPARES: usize = 2_048;
+
+impl Environment {
+    fn take() -> Self {
+        // SAFETY: makes a new environment, which is ours.
+        SPARE.pop().unwrap_or_else(|| Environment(unsafe { enif_alloc_env() }))
+    }
+
+    fn give_back(self) {
+        // SAFETY: the environment is ours, and whoever gives it back has no terms of it.
+        unsafe { enif_clear_env(self.0) };
+        if let Err(Environment(one_too_many)) = SPARE.push(self) {
+            // SAFETY: as above; nobody else has it.
+            unsafe { enif_free_env(one_too_many) };
+        }
+    }
+}
+
 /// Terms copied out of a process, for another thread to read.
 pub struct Letter {
     env: *mut ErlNifEnv,
@@ -118,12 +150,10 @@ unsafe impl Sync for Letter {}
 
 impl Letter {
     pub fn copy(terms: &[Term<'_>]) -> Self {
-        // SAFETY: a new environment, into which the terms are copied whole.
-        unsafe {
-            let env = enif_alloc_env();
-            let terms = terms.iter().map(|term| enif_make_copy(env, term.as_c_arg())).collect();
-            Letter { env, terms }
-        }
+        let Environment(env) = Environment::take();
+        // SAFETY: the terms are copied whole.
+        let terms = terms.iter().map(|term| unsafe { enif_make_copy(env, term.as_c_arg()) }).collect();
+        Letter { env, terms }
     }
 
     pub fn term(&self, index: usize) -> Term<'_> {
@@ -134,8 +164,44 @@ impl Letter {
 
 impl Drop for Letter {
     fn drop(&mut self) {
-        // SAFETY: allocated in `copy`, and whoever had a term of it had borrowed `self`.
-        unsafe { enif_free_env(self.env) };
+        // Whoever had a term of it had borrowed `self`.
+        Environment(self.env).give_back();
+    }
+}
+
+/// An answer that is not written yet: its environment has the tag already, so that the message is
+/// built and sent where it was begun.
+pub struct Envelope {
+    env: AtomicPtr<ErlNifEnv>,
+    tag: ErlNifTerm,
+}
+
+impl Envelope {
+    pub fn new(tag: Term<'_>) -> Self {
+        let Environment(env) = Environment::take();
+        // SAFETY: the tag is copied whole.
+        let tag = unsafe { enif_make_copy(env, tag.as_c_arg()) };
+        Envelope { env: AtomicPtr::new(env), tag }
+    }
+
+    /// The message that begins with `name` and the tag; once.
+    pub fn open(&self, name: Atom) -> Option<Builder> {
+        let env = self.env.swap(null_mut(), Ordering::AcqRel);
+        (!env.is_null()).then(|| {
+            let mut builder = Builder::over(env, true);
+            builder.push_atom(name);
+            builder.stack.push(self.tag);
+            builder
+        })
+    }
+}
+
+impl Drop for Envelope {
+    fn drop(&mut self) {
+        let env = *self.env.get_mut();
+        if !env.is_null() {
+            Environment(env).give_back();
+        }
     }
 }
 
@@ -146,6 +212,7 @@ const SMALL_MAP: usize = 32;
 /// from the top. Only values built here are on the stack, so each belongs to the environment.
 pub struct Builder {
     env: *mut ErlNifEnv,
+    is_ours: bool,
     stack: Vec<ErlNifTerm>,
     /// Which message is being built.
     message: u64,
@@ -158,10 +225,51 @@ pub struct Built {
     message: u64,
 }
 
+thread_local! {
+    /// A thread builds one message after the other on the same stack.
+    static STACK: RefCell<Vec<ErlNifTerm>> = const { RefCell::new(Vec::new()) };
+    static MESSAGES: Cell<u64> = const { Cell::new(0) };
+}
+
+thread_local! {
+    /// The environment of the process that runs on this thread; null on threads that the VM does not
+    /// manage, and wherever no process is known.
+    static CALLER: Cell<*mut ErlNifEnv> = const { Cell::new(null_mut()) };
+}
+
+/// Runs `body`, in which messages are sent on behalf of the calling process.
+pub fn on_behalf_of<R>(env: Env<'_>, body: impl FnOnce() -> R) -> R {
+    CALLER.set(env.as_c_arg());
+    let result = body();
+    CALLER.set(null_mut());
+    result
+}
+
+/// A stack of more values is not kept.
+const LONGEST_KEPT: usize = 64 * 1024;
+
 impl Builder {
     pub fn new() -> Self {
-        // SAFETY: an environment of our own, freed in `drop`.
-        Builder { env: unsafe { enif_alloc_env() }, stack: Vec::new(), message: 0 }
+        let Environment(env) = Environment::take();
+        Builder::over(env, true)
+    }
+
+    /// Builds a term for the calling process, in a NIF.
+    pub fn here(env: Env<'_>) -> Self {
+        Builder::over(env.as_c_arg(), false)
+    }
+
+    /// What is on top, for the process that `here` was given.
+    pub fn finish<'a>(mut self, env: Env<'a>) -> Term<'a> {
+        assert!(std::ptr::eq(self.env, env.as_c_arg()), "a term of another environment");
+        let term = self.stack.pop().expect("a term was built");
+        // SAFETY: it was built in this environment.
+        unsafe { Term::new(env, term) }
+    }
+
+    fn over(env: *mut ErlNifEnv, is_ours: bool) -> Self {
+        MESSAGES.set(MESSAGES.get() + 1);
+        Builder { env, is_ours, stack: STACK.take(), message: MESSAGES.get() }
     }
 
     /// The value on top, to be used again in the same message.
@@ -174,15 +282,18 @@ impl Builder {
         self.stack.push(built.term);
     }
 
-    pub fn reserve(&mut self, values: usize) {
-        self.stack.reserve(values);
+    /// How many values are on the stack.
+    pub fn height(&self) -> usize {
+        self.stack.len()
     }
 
-    pub fn clear(&mut self) {
-        self.message += 1;
-        self.stack.clear();
-        // SAFETY: no term of it is left on the stack.
-        unsafe { enif_clear_env(self.env) };
+    /// Takes all above `height` off the stack.
+    pub fn cut(&mut self, height: usize) {
+        self.stack.truncate(height);
+    }
+
+    pub fn reserve(&mut self, values: usize) {
+        self.stack.reserve(values);
     }
 
     fn env(&self) -> Env<'_> {
@@ -197,12 +308,6 @@ impl Builder {
 
     pub fn push_atom(&mut self, atom: Atom) {
         self.stack.push(atom.as_c_arg());
-    }
-
-    /// Pushes a copy of a term of another environment.
-    pub fn push_copy(&mut self, term: Term<'_>) {
-        // SAFETY: both environments are alive.
-        self.stack.push(unsafe { enif_make_copy(self.env, term.as_c_arg()) });
     }
 
     /// The value must be finite: Erlang has no other floats.
@@ -295,14 +400,12 @@ impl Builder {
         }
     }
 
-    /// Sends what is on top to a process of this node, from a thread that is no scheduler. False
-    /// where it is dead. The builder is empty afterwards.
+    /// Sends what is on top to a process of this node. False where it is dead. The builder is empty afterwards.
     pub fn send(&mut self, to: &LocalPid) -> bool {
         let message = self.stack.pop().expect("a message was built");
         self.stack.clear();
-        // SAFETY: the message is a term of this environment, which the call empties. A null caller
-        // environment is right for threads that the VM does not manage.
-        unsafe { enif_send(std::ptr::null_mut(), to.as_c_arg(), self.env, message) != 0 }
+        // SAFETY: the message is a term of this environment, which the call empties.
+        unsafe { enif_send(CALLER.get(), to.as_c_arg(), self.env, message) != 0 }
     }
 
     /// What is on top, as a pid of this node.
@@ -324,10 +427,9 @@ impl Builder {
     /// The process of this node that is registered under a name.
     pub fn find(&self, name: Atom) -> Option<LocalPid> {
         let mut pid = MaybeUninit::uninit();
-        // SAFETY: a null caller environment is right for threads that the VM does not manage; on
-        // success the pid is written.
+        // SAFETY: on success the pid is written.
         unsafe {
-            let found = enif_whereis_pid(std::ptr::null_mut(), name.as_c_arg(), pid.as_mut_ptr());
+            let found = enif_whereis_pid(CALLER.get(), name.as_c_arg(), pid.as_mut_ptr());
             (found != 0).then(|| LocalPid::from_c_arg(pid.assume_init()))
         }
     }
@@ -339,13 +441,16 @@ impl Builder {
 
 impl Drop for Builder {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new`.
-        unsafe { enif_free_env(self.env) };
+        if self.is_ours {
+            Environment(self.env).give_back();
+        }
+        let mut stack = std::mem::take(&mut self.stack);
+        if stack.capacity() <= LONGEST_KEPT {
+            stack.clear();
+            STACK.set(stack);
+        }
     }
 }
-
-// SAFETY: the environment belongs to this value alone.
-unsafe impl Send for Builder {}
 
 fn count(len: usize) -> u32 {
     u32::try_from(len).expect("lists and tuples from Python are shorter than four thousand million")
@@ -376,12 +481,24 @@ impl Memory {
     }
 }
 
-/// The external term format of an atom.
-pub fn atom_etf(id: u64) -> Vec<u8> {
+/// The external term format of an atom, or of a pid of this node, by its word.
+pub fn etf_of_word(word: u64) -> Vec<u8> {
     let builder = Builder::new();
-    // SAFETY: the id is the word of an atom, which belongs to no environment.
-    let term = unsafe { Term::new(builder.env(), std::mem::transmute::<usize, ErlNifTerm>(id as usize)) };
+    // SAFETY: the word is an immediate term, which belongs to no environment.
+    let term = unsafe { Term::new(builder.env(), std::mem::transmute::<usize, ErlNifTerm>(word as usize)) };
     term.to_binary().as_slice().to_vec()
+}
+
+/// The word of a pid of this node.
+pub fn pid_word(pid: &LocalPid) -> u64 {
+    // SAFETY: a pid of this node is a term and that is a word, both transparently.
+    unsafe { std::mem::transmute::<ErlNifPid, usize>(*pid.as_c_arg()) as u64 }
+}
+
+/// The word of an atom.
+pub fn atom_word(atom: Atom) -> u64 {
+    // SAFETY: a term is a word, transparently.
+    unsafe { std::mem::transmute::<ErlNifTerm, usize>(atom.as_c_arg()) as u64 }
 }
 
 /// The word that is a term. It names an atom or a pid of this node; others change with their place.

@@ -6,7 +6,7 @@ use py_core::{Fault, Interpreter, Kind};
 use pyo3::prelude::*;
 
 use crate::atoms;
-use crate::reply::with_message;
+use crate::ffi::Builder;
 use crate::terms::TermWriter;
 
 pub struct Node;
@@ -18,37 +18,36 @@ impl Host for Node {
         to: Address<'_>,
         message: &Bound<'_, PyAny>,
     ) -> Result<bool, Fault> {
-        with_message(|builder| {
-            let to = match to {
-                Address::Pid(etf) if builder.push_etf(etf) => {
-                    let local = builder.top_pid();
-                    if local.is_some() {
-                        builder.pop();
-                    }
-                    local
+        let mut builder = Builder::new();
+        let to = match to {
+            Address::Pid(etf) if builder.push_etf(etf) => {
+                let local = builder.top_pid();
+                if local.is_some() {
+                    builder.pop();
                 }
-                Address::Pid(_) => return Err(Fault::new(Kind::Encode, "dest is no Pid")),
-                Address::Name(name) => {
-                    let process = builder.existing_atom(name).and_then(|name| builder.find(name));
-                    let Some(process) = process else {
-                        return Ok(false);
-                    };
-                    Some(process)
-                }
-            };
-            let mut writer = TermWriter { builder, interpreter };
-            from_python(interpreter, message, &mut writer)
-                .map_err(|refusal| refusal.into_fault(Kind::Decode, "message"))?;
-            if let Some(local) = to {
-                return Ok(builder.send(&local));
+                local
             }
-            builder.end_tuple(2);
-            builder.push_atom(atoms::py_forward());
-            builder.swap();
-            builder.end_tuple(2);
-            // `enif_send` reaches only this node; the process of this name reaches all.
-            let forwarder = builder.find(atoms::py_output_process());
-            Ok(forwarder.is_some_and(|forwarder| builder.send(&forwarder)))
-        })
+            Address::Pid(_) => return Err(Fault::new(Kind::Encode, "dest is no Pid")),
+            Address::Name(name) => {
+                let process = builder.existing_atom(name).and_then(|name| builder.find(name));
+                let Some(process) = process else {
+                    return Ok(false);
+                };
+                Some(process)
+            }
+        };
+        let mut writer = TermWriter { builder: &mut builder, interpreter };
+        from_python(interpreter, message, &mut writer)
+            .map_err(|refusal| refusal.into_fault(Kind::Decode, "message"))?;
+        if let Some(local) = to {
+            return Ok(builder.send(&local));
+        }
+        builder.end_tuple(2);
+        builder.push_atom(atoms::py_forward());
+        builder.swap();
+        builder.end_tuple(2);
+        // `enif_send` reaches only this node; the process of this name reaches all.
+        let forwarder = builder.find(atoms::py_output_process());
+        Ok(forwarder.is_some_and(|forwarder| builder.send(&forwarder)))
     }
 }

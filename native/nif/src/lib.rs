@@ -3,8 +3,10 @@
 mod atoms;
 mod ffi;
 mod host;
+mod inline;
 mod reply;
 mod shared;
+mod tape;
 mod terms;
 mod work;
 
@@ -13,13 +15,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use py_core::boot::{Facts, boot as boot_python};
-use py_core::{Cancel, Interpreter, Job, Limits, Pool, Refusal, Ticket};
+use py_core::{Cancel, Interpreter, Limits, Pool, Ran, Refusal, Ticket};
 use rustler::{Atom, Encoder, Env, Error, LocalPid, Monitor, NifMap, NifResult, Resource, ResourceArc, Term};
 
-use crate::ffi::Letter;
+use crate::ffi::Envelope;
 use crate::host::Node;
-use crate::reply::{Caller, with_message};
-use crate::work::{StartWork, TermWork};
+use crate::inline::Here;
+use crate::reply::Caller;
+use crate::work::{Call, GroupLeader, Start};
+
+/// What is allocated on a scheduler is mostly freed on a thread of Python's, where the C library's
+/// allocator has both wait for a lock.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The one interpreter that threads of the node share.
 static MAIN: OnceLock<&'static Interpreter> = OnceLock::new();
@@ -56,7 +64,7 @@ struct BootConfig {
 /// Boots Python on a thread of its own, which tells the caller with `{:py_booted, ref, result}`.
 #[rustler::nif]
 fn boot(env: Env<'_>, tag: Term<'_>, config: BootConfig) -> NifResult<Atom> {
-    let letter = Letter::copy(&[tag]);
+    let envelope = Envelope::new(tag);
     let caller = env.pid();
     let sink = terms::etf(config.sink.encode(env));
     let facts = Facts {
@@ -68,23 +76,20 @@ fn boot(env: Env<'_>, tag: Term<'_>, config: BootConfig) -> NifResult<Atom> {
         set_version: config.set_version,
     };
     let ready = move |result: Result<&'static Interpreter, String>| {
-        with_message(|message| {
-            message.push_atom(atoms::py_booted());
-            message.push_copy(letter.term(0));
-            match result {
-                Ok(interpreter) => {
-                    MAIN.get_or_init(|| interpreter);
-                    message.push_atom(atoms::ok());
-                }
-                Err(text) => {
-                    message.push_atom(atoms::error());
-                    message.push_binary(text.as_bytes());
-                    message.end_tuple(2);
-                }
+        let Some(mut message) = envelope.open(atoms::py_booted()) else { return };
+        match result {
+            Ok(interpreter) => {
+                MAIN.get_or_init(|| interpreter);
+                message.push_atom(atoms::ok());
             }
-            message.end_tuple(3);
-            message.send(&caller);
-        });
+            Err(text) => {
+                message.push_atom(atoms::error());
+                message.push_binary(text.as_bytes());
+                message.end_tuple(2);
+            }
+        }
+        message.end_tuple(3);
+        message.send(&caller);
     };
     py_core::reset_signals_in_forked_children();
     boot_python(facts, Box::new(Node), Box::new(ready))
@@ -119,12 +124,19 @@ fn start_pool<'a>(
     config: StartConfig,
     timeout: Term<'a>,
 ) -> NifResult<Atom> {
-    let letter = Arc::new(Letter::copy(&[tag, leader]));
-    let reply = Caller::new(env.pid(), letter.clone(), &pool.0).opening();
     let StartConfig { init, file, line, paths, env: variables } = config;
-    let work = StartWork { letter, init, file, line, paths, env: variables.into_iter().collect() };
-    let job = Job::new(Box::new(reply), Box::new(work), duration(timeout)?);
-    Ok(pool.0.start(job).map_or_else(refusal, |()| atoms::ok()))
+    let start = Start {
+        caller: Caller::new(env.pid(), tag),
+        leader: GroupLeader::of(leader),
+        pool: Arc::downgrade(&pool.0),
+        init,
+        file,
+        line,
+        paths,
+        env: variables.into_iter().collect(),
+    };
+    let ticket = pool.0.ticket(start, duration(timeout)?);
+    Ok(pool.0.start(ticket).map_or_else(refusal, |()| atoms::ok()))
 }
 
 #[rustler::nif]
@@ -139,27 +151,47 @@ struct Info {
     max_queue: usize,
     queued: usize,
     running: usize,
+    running_calls: Vec<Running>,
     awaiting: usize,
     threads: usize,
     retired: usize,
     calls: u64,
+    /// Why calls do not run inline now.
+    inline: Option<Atom>,
+    inline_overrun: Vec<String>,
+}
+
+#[derive(NifMap)]
+struct Running {
+    function: String,
+    age_ms: u64,
+    awaiting: bool,
 }
 
 #[rustler::nif]
-fn info(pool: ResourceArc<PoolResource>) -> Info {
+fn info(env: Env<'_>, pool: ResourceArc<PoolResource>) -> Info {
     let info = pool.0.info();
+    let running = pool.0.running().into_iter().map(|running| Running {
+        function: running.subject,
+        age_ms: running.age.as_millis() as u64,
+        awaiting: running.awaiting,
+    });
     Info {
         size: info.limits.size,
         max_queue: info.limits.max_queue,
         queued: info.queued,
         running: info.running,
+        running_calls: running.collect(),
         awaiting: info.awaiting,
         threads: info.threads,
         retired: info.retired,
         calls: info.calls,
+        inline: info.inline.map(|closed| atoms::known(env, closed.name())),
+        inline_overrun: pool.0.overran(),
     }
 }
 
+/// `:ok`, or a ticket where one is asked for; `:large` where this would take a scheduler too long.
 #[rustler::nif]
 fn submit<'a>(
     env: Env<'a>,
@@ -168,11 +200,55 @@ fn submit<'a>(
     leader: Term<'a>,
     request: Term<'a>,
     timeout: Term<'a>,
+    wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
+    let verb = work::verb(request).ok_or(Error::BadArg)?;
+    let timeout = duration(timeout)?;
+    let call = match Call::small(env.pid(), tag, leader, verb, request) {
+        Some(call) => call,
+        None if terms::is_large(request) => return Ok(atoms::large().encode(env)),
+        None => Call::large(env.pid(), tag, leader, verb, request),
+    };
+    accept(env, &pool, call, timeout, wants_ticket)
+}
+
+/// Runs the request here where that is possible now: `{:done, result, nanoseconds}`, or `{:deferred,
+/// tag}` of the message to come. Where it is not, the atom says why.
+#[rustler::nif]
+fn run_inline<'a>(
+    env: Env<'a>,
+    pool: ResourceArc<PoolResource>,
+    leader: Term<'a>,
+    request: Term<'a>,
+    timeout: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let verb = work::verb(request).ok_or(Error::BadArg)?;
     if terms::is_large(request) {
         return Ok(atoms::large().encode(env));
     }
-    submit_now(env, &pool, [tag, leader, request], timeout)
+    let timeout = duration(timeout)?;
+    let mut here = Here { env, pool: &pool.0, leader, verb, request, timeout, result: None };
+    let ran = ffi::on_behalf_of(env, || pool.0.inline(timeout, &mut here));
+    let result = here.result;
+    Ok(match (ran, result) {
+        (Ok(Ran::Answered(time)), Some(result)) => {
+            charge(env, time);
+            (atoms::done(), result, time.as_nanos() as u64).encode(env)
+        }
+        (Ok(_), result) => (atoms::deferred(), result).encode(env),
+        (Err(closed), _) => atoms::known(env, closed.name()).encode(env),
+    })
+}
+
+/// Below this, a call costs a process what every NIF does.
+const FREE: Duration = Duration::from_micros(10);
+
+/// A process may run for about a millisecond before others have their turn.
+fn charge(env: Env<'_>, time: Duration) {
+    if time >= FREE {
+        let percent = (time.as_micros() / 10).clamp(1, 100);
+        rustler::schedule::consume_timeslice(env, percent as i32);
+    }
 }
 
 /// As `submit`, for what takes a scheduler too long to copy.
@@ -184,24 +260,26 @@ fn submit_large<'a>(
     leader: Term<'a>,
     request: Term<'a>,
     timeout: Term<'a>,
+    wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
-    submit_now(env, &pool, [tag, leader, request], timeout)
+    let verb = work::verb(request).ok_or(Error::BadArg)?;
+    let call = Call::large(env.pid(), tag, leader, verb, request);
+    accept(env, &pool, call, duration(timeout)?, wants_ticket)
 }
 
-fn submit_now<'a>(
+fn accept<'a>(
     env: Env<'a>,
     pool: &ResourceArc<PoolResource>,
-    terms: [Term<'a>; 3],
-    timeout: Term<'a>,
+    call: Call,
+    timeout: Option<Duration>,
+    wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
-    let timeout = duration(timeout)?;
-    let letter = Arc::new(Letter::copy(&terms));
-    let reply = Caller::new(env.pid(), letter.clone(), &pool.0);
-    let job = Job::new(Box::new(reply), Box::new(TermWork::new(letter)), timeout);
-    let ticket = job.ticket.clone();
-    Ok(match pool.0.submit(job) {
-        Ok(()) => ResourceArc::new(TicketResource { ticket, pool: pool.0.clone() }).encode(env),
-        Err(reason) => refusal(reason).encode(env),
+    let ticket = pool.0.ticket(call, timeout);
+    let kept = wants_ticket.then(|| TicketResource { ticket: ticket.clone(), pool: pool.0.clone() });
+    Ok(match (pool.0.submit(ticket), kept) {
+        (Ok(()), Some(kept)) => ResourceArc::new(kept).encode(env),
+        (Ok(()), None) => atoms::ok().encode(env),
+        (Err(reason), _) => refusal(reason).encode(env),
     })
 }
 

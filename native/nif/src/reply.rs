@@ -1,149 +1,92 @@
 //! The answer to a caller: one message, sent straight from the thread that has it.
 
-use std::cell::RefCell;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::OnceLock;
 
-use py_core::convert::from_python;
-use py_core::{Fault, Interpreter, Kind, Outcome, Pool, Reply, Ticket};
+use py_core::convert::{Refusal, from_python};
+use py_core::{Canceller, Fault, Interpreter, Kind, Outcome};
 use pyo3::prelude::*;
-use rustler::{Encoder, Env, LocalPid, Monitor, Resource, ResourceArc};
+use rustler::{Encoder, Env, LocalPid, Monitor, Resource, ResourceArc, Term};
 
 use crate::atoms;
-use crate::ffi::{Builder, Letter};
+use crate::ffi::{self, Builder, Envelope};
 use crate::terms::TermWriter;
 
-thread_local! {
-    /// A thread builds one message after the other in the same environment.
-    static MESSAGE: RefCell<Builder> = RefCell::new(Builder::new());
-}
-
-/// Runs `build` on an empty builder of the calling thread.
-pub fn with_message<R>(build: impl FnOnce(&mut Builder) -> R) -> R {
-    MESSAGE.with_borrow_mut(|builder| {
-        builder.clear();
-        build(builder)
-    })
-}
-
-/// Answers with `{:py_result, tag, result}`.
+/// Who gets `{:py_result, tag, result}`.
 pub struct Caller {
     pid: LocalPid,
-    letter: Arc<Letter>,
-    pool: Weak<Pool>,
-    death: Mutex<Option<ResourceArc<CallerDeath>>>,
-    answered: bool,
-    /// Opens the pool when its start succeeded.
-    opens: bool,
+    envelope: Envelope,
+    death: OnceLock<ResourceArc<CallerDeath>>,
 }
-
-/// The index of the tag in the letter of a request.
-pub const TAG: usize = 0;
 
 impl Caller {
-    pub fn new(pid: LocalPid, letter: Arc<Letter>, pool: &Arc<Pool>) -> Self {
-        let pool = Arc::downgrade(pool);
-        Caller { pid, letter, pool, death: Mutex::default(), answered: false, opens: false }
+    pub fn new(pid: LocalPid, tag: Term<'_>) -> Self {
+        Caller { pid, envelope: Envelope::new(tag), death: OnceLock::new() }
     }
 
-    /// The caller is the one who starts the pool.
-    pub fn opening(mut self) -> Self {
-        self.opens = true;
-        self
+    /// The word of the pid.
+    pub fn word(&self) -> u64 {
+        ffi::pid_word(&self.pid)
     }
 
-    fn answer(&self, result: impl FnOnce(&mut Builder)) {
-        with_message(|builder| {
-            builder.push_atom(atoms::py_result());
-            builder.push_copy(self.letter.term(TAG));
-            result(builder);
-            builder.end_tuple(3);
-            builder.send(&self.pid);
-        });
+    /// To be called once: later answers are nobody's.
+    pub fn answer(&self, outcome: Outcome<'_, '_>) {
+        let Some(mut builder) = self.envelope.open(atoms::py_result()) else { return };
+        push_result(&mut builder, outcome);
+        builder.end_tuple(3);
+        builder.send(&self.pid);
     }
 
-    fn value(&self, interpreter: &'static Interpreter, value: &Bound<'_, PyAny>, success: bool) {
-        let written = with_message(|builder| {
-            builder.push_atom(atoms::py_result());
-            builder.push_copy(self.letter.term(TAG));
-            builder.push_atom(if success { atoms::ok() } else { atoms::error() });
-            let mut writer = TermWriter { builder, interpreter };
-            from_python(interpreter, value, &mut writer)?;
-            builder.end_tuple(2);
-            builder.end_tuple(3);
-            builder.send(&self.pid);
-            Ok(())
-        });
-        if let Err(refusal) = written {
-            let refusal: py_core::convert::Refusal = refusal;
-            self.failed(&refusal.into_fault(Kind::Decode, "result"));
-        }
-    }
-
-    fn failed(&self, fault: &Fault) {
-        self.answer(|builder| {
-            builder.push_atom(atoms::error());
-            push_error(builder, fault);
-            builder.end_tuple(2);
-        });
-    }
-}
-
-impl Reply for Caller {
-    fn send(mut self: Box<Self>, outcome: Outcome<'_, '_>) {
-        self.answered = true;
-        match outcome {
-            Outcome::Done => {
-                if let (true, Some(pool)) = (self.opens, self.pool.upgrade()) {
-                    pool.opened();
-                }
-                self.answer(|builder| builder.push_atom(atoms::ok()));
-            }
-            Outcome::Value(interpreter, value) => self.value(interpreter, value, true),
-            Outcome::Raised(interpreter, description) => self.value(interpreter, description, false),
-            Outcome::Failed(fault) => self.failed(&fault),
-        }
-    }
-
-    fn discard(mut self: Box<Self>) {
-        self.answered = true;
-    }
-
-    fn monitor(&self, ticket: &Arc<Ticket>) -> bool {
-        let death = CallerDeath { ticket: Arc::downgrade(ticket), pool: self.pool.clone() };
-        let death = ResourceArc::new(death);
-        let alive = death.monitor(None, &self.pid).is_some();
-        *self.death.lock().unwrap_or_else(PoisonError::into_inner) = Some(death);
-        alive
-    }
-}
-
-impl Drop for Caller {
-    /// Whatever happened to the request, its caller does not wait for ever.
-    fn drop(&mut self) {
-        if !self.answered {
-            self.failed(&Fault::new(
-                Kind::Crashed,
-                "the request was lost inside Py; this is a bug, please report it",
-            ));
-        }
+    pub fn monitor(&self, canceller: Canceller) -> bool {
+        let death = self.death.get_or_init(|| ResourceArc::new(CallerDeath(canceller)));
+        death.monitor(None, &self.pid).is_some()
     }
 }
 
 /// Ends a request when the process that waits for it is dead.
-pub struct CallerDeath {
-    ticket: Weak<Ticket>,
-    pool: Weak<Pool>,
-}
+pub struct CallerDeath(Canceller);
 
 #[rustler::resource_impl]
 impl Resource for CallerDeath {
     const IMPLEMENTS_DOWN: bool = true;
 
     fn down<'a>(&'a self, _: Env<'a>, _: LocalPid, _: Monitor) {
-        if let (Some(ticket), Some(pool)) = (self.ticket.upgrade(), self.pool.upgrade()) {
-            pool.cancel(&ticket);
+        self.0.cancel();
+    }
+}
+
+/// Pushes `:ok`, `{:ok, value}` or `{:error, error}`.
+pub fn push_result(builder: &mut Builder, outcome: Outcome<'_, '_>) {
+    match outcome {
+        Outcome::Done => builder.push_atom(atoms::ok()),
+        Outcome::Value(interpreter, value) => push_value(builder, interpreter, value, atoms::ok()),
+        Outcome::Raised(interpreter, error) => push_value(builder, interpreter, error, atoms::error()),
+        Outcome::Failed(fault) => push_failure(builder, &fault),
+    }
+}
+
+fn push_value(
+    builder: &mut Builder,
+    interpreter: &'static Interpreter,
+    value: &Bound<'_, PyAny>,
+    kind: rustler::Atom,
+) {
+    let height = builder.height();
+    builder.push_atom(kind);
+    let written: Result<(), Refusal> =
+        from_python(interpreter, value, &mut TermWriter { builder, interpreter });
+    match written {
+        Ok(()) => builder.end_tuple(2),
+        Err(refusal) => {
+            builder.cut(height);
+            push_failure(builder, &refusal.into_fault(Kind::Decode, "result"));
         }
     }
+}
+
+fn push_failure(builder: &mut Builder, fault: &Fault) {
+    builder.push_atom(atoms::error());
+    push_error(builder, fault);
+    builder.end_tuple(2);
 }
 
 /// Pushes a `%Py.Error{}` that needs no Python.
@@ -176,7 +119,7 @@ fn push_error(builder: &mut Builder, fault: &Fault) {
 struct Name(&'static str);
 
 impl Encoder for Name {
-    fn encode<'a>(&self, env: Env<'a>) -> rustler::Term<'a> {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
         atoms::known(env, self.0).encode(env)
     }
 }

@@ -7,7 +7,7 @@ use pyo3::types::PyBytes;
 use rustler::{Binary, ResourceArc, Term, TermType};
 
 use crate::atoms;
-use crate::ffi::{Builder, Built, Elements, Entries};
+use crate::ffi::{self, Builder, Built, Elements, Entries};
 use crate::shared::SharedBytes;
 
 const FUNCTION: &str = "a function cannot be passed to Python yet";
@@ -15,9 +15,9 @@ const IMPROPER: &str = "an improper list has no Python value; pass a proper list
 const BITSTRING: &str = "a bitstring that is no binary has no Python value; pad it to whole bytes";
 const NOT_BINARY: &str = "Py.bytes/1 takes a binary";
 
-/// Reads one term, depth first.
+/// Reads terms, depth first.
 pub struct TermReader<'a> {
-    root: Option<Term<'a>>,
+    parts: Elements<'a>,
     open: Vec<Open<'a>>,
 }
 
@@ -29,8 +29,9 @@ enum Open<'a> {
 }
 
 impl<'a> TermReader<'a> {
-    pub fn new(root: Term<'a>) -> Self {
-        TermReader { root: Some(root), open: Vec::new() }
+    /// Reads the elements of a tuple, one after another.
+    pub fn new(parts: Elements<'a>) -> Self {
+        TermReader { parts, open: Vec::new() }
     }
 
     fn next_term(&mut self) -> Term<'a> {
@@ -52,11 +53,30 @@ impl<'a> TermReader<'a> {
             }
             self.open.pop();
         }
-        self.root.take().expect("the type table reads no more values than there are")
+        self.parts.next().expect("the type table reads no more values than there are")
+    }
+
+    fn token(&mut self, term: Term<'a>) -> Token<'a> {
+        match term.get_type() {
+            TermType::Atom => atom(atoms::id(term)),
+            TermType::Integer => integer(term),
+            TermType::Float => Token::Float(term.decode().expect("its type is float")),
+            TermType::Binary => Binary::from_term(term)
+                .map_or(Token::Refused(BITSTRING), |binary| Token::Text(binary.as_slice())),
+            TermType::List => self.list(term),
+            TermType::Tuple => self.tuple(term),
+            TermType::Map => self.map(term),
+            TermType::Pid => Token::Opaque(Opaque::Pid, etf(term)),
+            TermType::Ref => Token::Opaque(Opaque::Reference, etf(term)),
+            TermType::Port => Token::Opaque(Opaque::Port, etf(term)),
+            TermType::Fun => Token::Refused(FUNCTION),
+            TermType::Unknown => Token::Refused(BITSTRING),
+        }
     }
 
     fn list(&mut self, term: Term<'a>) -> Token<'a> {
         match term.list_length() {
+            Ok(0) => Token::List(0),
             Ok(len) => {
                 self.open.push(Open::List(term));
                 Token::List(len)
@@ -101,21 +121,12 @@ fn bytes(term: Term<'_>) -> Token<'_> {
 impl Read for TermReader<'_> {
     fn next(&mut self) -> Token<'_> {
         let term = self.next_term();
-        match term.get_type() {
-            TermType::Atom => atom(term),
-            TermType::Integer => integer(term),
-            TermType::Float => Token::Float(term.decode().expect("its type is float")),
-            TermType::Binary => Binary::from_term(term)
-                .map_or(Token::Refused(BITSTRING), |binary| Token::Text(binary.as_slice())),
-            TermType::List => self.list(term),
-            TermType::Tuple => self.tuple(term),
-            TermType::Map => self.map(term),
-            TermType::Pid => Token::Opaque(Opaque::Pid, etf(term)),
-            TermType::Ref => Token::Opaque(Opaque::Reference, etf(term)),
-            TermType::Port => Token::Opaque(Opaque::Port, etf(term)),
-            TermType::Fun => Token::Refused(FUNCTION),
-            TermType::Unknown => Token::Refused(BITSTRING),
-        }
+        self.token(term)
+    }
+
+    fn name(&mut self) -> Token<'_> {
+        let term = self.next_term();
+        if term.is_atom() { Token::Atom(atoms::id(term)) } else { self.token(term) }
     }
 
     fn atom_text(&self, id: u64) -> String {
@@ -123,21 +134,23 @@ impl Read for TermReader<'_> {
     }
 }
 
-fn atom(term: Term<'_>) -> Token<'_> {
-    if atoms::nil() == term || atoms::undefined() == term {
+/// Some atoms are values of their own in Python.
+pub fn atom(id: u64) -> Token<'static> {
+    let is = |atom| ffi::atom_word(atom) == id;
+    if is(atoms::nil()) || is(atoms::undefined()) {
         Token::None
-    } else if atoms::r#true() == term {
+    } else if is(atoms::r#true()) {
         Token::Bool(true)
-    } else if atoms::r#false() == term {
+    } else if is(atoms::r#false()) {
         Token::Bool(false)
-    } else if atoms::nan() == term {
+    } else if is(atoms::nan()) {
         Token::Float(f64::NAN)
-    } else if atoms::infinity() == term {
+    } else if is(atoms::infinity()) {
         Token::Float(f64::INFINITY)
-    } else if atoms::neg_infinity() == term {
+    } else if is(atoms::neg_infinity()) {
         Token::Float(f64::NEG_INFINITY)
     } else {
-        Token::Atom(atoms::id(term))
+        Token::Atom(id)
     }
 }
 
@@ -165,40 +178,38 @@ pub fn etf(term: Term<'_>) -> Vec<u8> {
 /// More values than this, and copying or counting them may take a scheduler too long.
 const LARGE: usize = 4_096;
 
+/// Containers nested deeper are large: this looks at terms recursively, on a scheduler's stack.
+const DEEP: usize = 100;
+
 /// Whether a term has more than a few thousand parts. Looks at no more than that many.
 pub fn is_large(term: Term<'_>) -> bool {
-    let mut left = LARGE;
-    let mut open = vec![term];
-    while let Some(term) = open.pop() {
-        if left == 0 {
-            return true;
+    parts_left(term, LARGE, DEEP).is_none()
+}
+
+/// How many of `left` parts are left when those of the term are counted.
+fn parts_left(term: Term<'_>, left: usize, depth: usize) -> Option<usize> {
+    let mut left = left.checked_sub(1)?;
+    match term.get_type() {
+        TermType::List => {
+            let depth = depth.checked_sub(1)?;
+            let mut rest = term;
+            while let Ok((head, tail)) = rest.list_get_cell() {
+                left = parts_left(head, left, depth)?;
+                rest = tail;
+            }
+            Some(left)
         }
-        left -= 1;
-        match term.get_type() {
-            TermType::List => {
-                if let Ok((head, tail)) = term.list_get_cell() {
-                    open.extend([tail, head]);
-                }
-            }
-            TermType::Tuple => {
-                let elements = elements(term);
-                if elements.len() > left {
-                    return true;
-                }
-                open.extend(elements);
-            }
-            TermType::Map => {
-                if term.map_size().is_ok_and(|size| size > left) {
-                    return true;
-                }
-                for (key, value) in entries(term) {
-                    open.extend([key, value]);
-                }
-            }
-            _ => {}
+        TermType::Tuple => {
+            let depth = depth.checked_sub(1)?;
+            elements(term).try_fold(left, |left, element| parts_left(element, left, depth))
         }
+        TermType::Map => {
+            let depth = depth.checked_sub(1)?;
+            entries(term)
+                .try_fold(left, |left, (key, value)| parts_left(value, parts_left(key, left, depth)?, depth))
+        }
+        _ => Some(left),
     }
-    false
 }
 
 /// Writes a value of Python's into a message.

@@ -1,139 +1,172 @@
-//! Requests as terms.
+//! Requests from processes, and what a pool needs before it serves.
 
-use std::sync::Arc;
+use std::sync::Weak;
 
-use py_core::convert::{self, Refusal};
+use py_core::convert::{self, Read, Token, Verb};
 use py_core::wire::Leader;
-use py_core::{Call, Fault, Interpreter, Kind, Request, Source, Work};
+use py_core::{Canceller, Fault, Interpreter, Kind, Outcome, Pool, Request, Source, Wire};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
-use rustler::{Binary, Term};
+use rustler::{LocalPid, Term};
 
+use crate::atoms;
 use crate::ffi::{self, Elements, Letter};
+use crate::reply::Caller;
+use crate::tape::Tape;
 use crate::terms::{TermReader, etf};
-use crate::{atoms, reply};
 
-/// The indexes of the leader and the request in the letter of a request; the first is the tag.
-pub const LEADER: usize = reply::TAG + 1;
-pub const REQUEST: usize = LEADER + 1;
-
-pub struct TermWork {
-    letter: Arc<Letter>,
+/// A request of a process.
+pub struct Call {
+    caller: Caller,
+    leader: GroupLeader,
+    record: Record,
 }
 
-impl TermWork {
-    pub fn new(letter: Arc<Letter>) -> Self {
-        TermWork { letter }
+/// What was asked, taken out of the process that asks.
+enum Record {
+    Tape(Tape),
+    Letter(Verb, Letter),
+}
+
+impl Call {
+    /// A small request; None where it is not.
+    pub fn small(
+        caller: LocalPid,
+        tag: Term<'_>,
+        leader: Term<'_>,
+        verb: Verb,
+        request: Term<'_>,
+    ) -> Option<Self> {
+        let tape = Tape::record(verb, parts(request)?)?;
+        Some(Call {
+            caller: Caller::new(caller, tag),
+            leader: GroupLeader::of(leader),
+            record: Record::Tape(tape),
+        })
+    }
+
+    pub fn large(caller: LocalPid, tag: Term<'_>, leader: Term<'_>, verb: Verb, request: Term<'_>) -> Self {
+        let record = Record::Letter(verb, Letter::copy(&[request]));
+        Call { caller: Caller::new(caller, tag), leader: GroupLeader::of(leader), record }
     }
 }
 
-impl Work for TermWork {
-    fn read<'py>(self: Box<Self>, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault> {
-        Parser { py, interpreter }.request(self.letter.term(REQUEST))
+impl Wire for Call {
+    fn caller(&self) -> u64 {
+        self.caller.word()
+    }
+
+    fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault> {
+        match &self.record {
+            Record::Tape(tape) => convert::request(py, interpreter, tape.verb(), &mut tape.play()),
+            Record::Letter(verb, letter) => {
+                convert::request(py, interpreter, *verb, &mut reader(letter.term(0)))
+            }
+        }
     }
 
     fn leader(&self) -> Leader {
-        leader(self.letter.term(LEADER))
+        self.leader.leader()
     }
 
     fn leader_etf(&self) -> Vec<u8> {
-        etf(self.letter.term(LEADER))
+        self.leader.etf()
     }
-}
 
-/// A pid of this node is one word, which names it.
-fn leader(term: Term<'_>) -> Leader {
-    match term.decode::<rustler::LocalPid>() {
-        Ok(_) => Leader::Local(ffi::word(term)),
-        Err(_) => Leader::Remote,
-    }
-}
-
-struct Parser<'py, 'a> {
-    py: Python<'py>,
-    interpreter: &'a Interpreter,
-}
-
-impl<'py> Parser<'py, '_> {
-    fn request(&self, term: Term<'_>) -> Result<Request<'py>, Fault> {
-        let parts: Vec<_> = Elements::of(term).map(Iterator::collect).unwrap_or_default();
-        match &parts[..] {
-            [tag, target, name, arguments, keywords] if atoms::call() == *tag => {
-                self.call(*target, *name, *arguments, *keywords).map(Request::Call)
-            }
-            [tag, code, variables, file, line] if atoms::eval() == *tag => {
-                self.source(*code, *variables, *file, *line).map(Request::Eval)
-            }
-            [tag, code, variables, file, line] if atoms::exec() == *tag => {
-                self.source(*code, *variables, *file, *line).map(Request::Exec)
-            }
-            [tag, target, name] if atoms::getattr() == *tag => Ok(Request::GetAttr {
-                target: self.name(*target, "target")?,
-                name: self.name(*name, "name")?,
-            }),
-            [tag, module] if atoms::reload() == *tag => {
-                Ok(Request::Reload { module: self.name(*module, "module")? })
-            }
-            _ => Err(Fault::new(Kind::Encode, "no such request")),
+    fn subject(&self) -> String {
+        match &self.record {
+            Record::Tape(tape) => subject(tape.verb(), &mut tape.play()),
+            Record::Letter(verb, letter) => subject(*verb, &mut reader(letter.term(0))),
         }
     }
 
-    fn call(
-        &self,
-        target: Term<'_>,
-        name: Term<'_>,
-        arguments: Term<'_>,
-        keywords: Term<'_>,
-    ) -> Result<Call<'py>, Fault> {
-        let (py, interpreter) = (self.py, self.interpreter);
-        let target = self.name(target, "target")?;
-        let name = self.name(name, "name")?;
-        let mut arguments = convert::arguments(py, interpreter, &mut TermReader::new(arguments))
-            .map_err(|refusal| refused(refusal, "args"))?;
-        let keywords = convert::keywords(py, interpreter, &mut TermReader::new(keywords), &mut arguments)
-            .map_err(|refusal| refused(refusal, "kwargs"))?;
-        Ok(Call { target, name, arguments, keywords })
+    fn send(&self, outcome: Outcome<'_, '_>) {
+        self.caller.answer(outcome);
     }
 
-    fn source(
-        &self,
-        code: Term<'_>,
-        variables: Term<'_>,
-        file: Term<'_>,
-        line: Term<'_>,
-    ) -> Result<Source<'py>, Fault> {
-        let variables = convert::variables(self.py, self.interpreter, &mut TermReader::new(variables))
-            .map_err(|refusal| refused(refusal, "vars"))?;
-        let file = if atoms::nil() == file { None } else { Some(self.text(file, "file")?) };
-        Ok(Source { code: self.text(code, "code")?, variables, file, line: line.decode().unwrap_or(1) })
-    }
-
-    /// A name is an atom or text.
-    fn name(&self, term: Term<'_>, what: &str) -> Result<Bound<'py, PyString>, Fault> {
-        if !term.is_atom() {
-            return self.text(term, what);
-        }
-        let id = atoms::id(term);
-        let name = self.interpreter.name_of(self.py, id, || atoms::text(id));
-        name.map_err(|error| Fault::new(Kind::Encode, format!("{what}: {error}")))
-    }
-
-    fn text(&self, term: Term<'_>, what: &str) -> Result<Bound<'py, PyString>, Fault> {
-        let binary = Binary::from_term(term)
-            .map_err(|_| Fault::new(Kind::Encode, format!("{what}: expected an atom or a string")))?;
-        self.interpreter
-            .text(self.py, binary.as_slice())
-            .map_err(|_| Fault::new(Kind::Encode, format!("{what}: it is not valid UTF-8")))
+    fn monitor(&self, canceller: Canceller) -> bool {
+        self.caller.monitor(canceller)
     }
 }
 
-fn refused(refusal: Refusal, root: &str) -> Fault {
-    refusal.into_fault(Kind::Encode, root)
+/// What a request is, if it is one: its first element says it, the others are its parts.
+pub fn verb(request: Term<'_>) -> Option<Verb> {
+    let mut elements = Elements::of(request)?;
+    let (count, first) = (elements.len(), elements.next()?);
+    let verbs = [
+        (atoms::call(), 5, Verb::Call),
+        (atoms::eval(), 5, Verb::Eval),
+        (atoms::exec(), 5, Verb::Exec),
+        (atoms::getattr(), 3, Verb::GetAttr),
+        (atoms::reload(), 2, Verb::Reload),
+    ];
+    let verb = verbs.into_iter().find(|(name, arity, _)| *name == first && *arity == count)?;
+    Some(verb.2)
+}
+
+fn parts(request: Term<'_>) -> Option<Elements<'_>> {
+    let mut elements = Elements::of(request)?;
+    elements.next()?;
+    Some(elements)
+}
+
+pub fn reader(request: Term<'_>) -> TermReader<'_> {
+    TermReader::new(parts(request).expect("it was looked at when it was taken"))
+}
+
+pub fn subject(verb: Verb, reader: &mut impl Read) -> String {
+    match verb {
+        Verb::Call | Verb::GetAttr => format!("{}.{}", name(reader), name(reader)),
+        Verb::Eval => String::from("eval"),
+        Verb::Exec => String::from("exec"),
+        Verb::Reload => format!("reload {}", name(reader)),
+    }
+}
+
+fn name(reader: &mut impl Read) -> String {
+    let id = match reader.name() {
+        Token::Text(text) => return String::from_utf8_lossy(text).into_owned(),
+        Token::Atom(id) => id,
+        _ => return String::from("?"),
+    };
+    reader.atom_text(id)
+}
+
+/// The process that gets what is printed.
+pub enum GroupLeader {
+    /// A pid of this node is one word.
+    Local(u64),
+    Remote(Vec<u8>),
+}
+
+impl GroupLeader {
+    pub fn of(term: Term<'_>) -> Self {
+        match term.decode::<LocalPid>() {
+            Ok(_) => GroupLeader::Local(ffi::word(term)),
+            Err(_) => GroupLeader::Remote(etf(term)),
+        }
+    }
+
+    pub fn leader(&self) -> Leader {
+        match self {
+            GroupLeader::Local(word) => Leader::Local(*word),
+            GroupLeader::Remote(_) => Leader::Remote,
+        }
+    }
+
+    pub fn etf(&self) -> Vec<u8> {
+        match self {
+            GroupLeader::Local(word) => ffi::etf_of_word(*word),
+            GroupLeader::Remote(etf) => etf.clone(),
+        }
+    }
 }
 
 /// What a pool needs before it serves.
-pub struct StartWork {
-    pub letter: Arc<Letter>,
+pub struct Start {
+    pub caller: Caller,
+    pub leader: GroupLeader,
+    pub pool: Weak<Pool>,
     pub init: Option<String>,
     pub file: Option<String>,
     pub line: i64,
@@ -141,8 +174,12 @@ pub struct StartWork {
     pub env: Vec<(String, String)>,
 }
 
-impl Work for StartWork {
-    fn read<'py>(self: Box<Self>, py: Python<'py>, _: &Interpreter) -> Result<Request<'py>, Fault> {
+impl Wire for Start {
+    fn caller(&self) -> u64 {
+        self.caller.word()
+    }
+
+    fn read<'py>(&self, py: Python<'py>, _: &Interpreter) -> Result<Request<'py>, Fault> {
         let env = PyDict::new(py);
         for (name, value) in &self.env {
             env.set_item(name, value).map_err(|error| Fault::new(Kind::Encode, format!("env: {error}")))?;
@@ -157,10 +194,26 @@ impl Work for StartWork {
     }
 
     fn leader(&self) -> Leader {
-        leader(self.letter.term(LEADER))
+        self.leader.leader()
     }
 
     fn leader_etf(&self) -> Vec<u8> {
-        etf(self.letter.term(LEADER))
+        self.leader.etf()
+    }
+
+    fn subject(&self) -> String {
+        String::from("init")
+    }
+
+    /// The pool is open before its owner hears of it.
+    fn send(&self, outcome: Outcome<'_, '_>) {
+        if let (Outcome::Done, Some(pool)) = (&outcome, self.pool.upgrade()) {
+            pool.opened();
+        }
+        self.caller.answer(outcome);
+    }
+
+    fn monitor(&self, canceller: Canceller) -> bool {
+        self.caller.monitor(canceller)
     }
 }

@@ -147,8 +147,30 @@ def _current() -> asyncio.AbstractEventLoop:
 
     with _lock:
         if _loop is None or _loop.is_closed():
-            _loop = asyncio.new_event_loop()
+            _loop = _new_loop()
         return _loop
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """A loop that tells when it waits for events: meanwhile others may run inline."""
+    import asyncio
+    import selectors
+
+    class Selector(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            if timeout is not None and timeout <= 0:
+                return super().select(timeout)
+            _erlang.loop_waits()
+            try:
+                return super().select(timeout)
+            finally:
+                _erlang.loop_returns()
+
+    loop = asyncio.new_event_loop()
+    if type(loop) is not asyncio.SelectorEventLoop:
+        return loop  # of a policy that the user has set
+    loop.close()
+    return asyncio.SelectorEventLoop(Selector())
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

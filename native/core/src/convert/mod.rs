@@ -4,6 +4,7 @@
 //! for what Python tells better itself, in `erlang/_types.py`.
 
 mod from_python;
+mod request;
 mod to_python;
 
 use std::fmt::Write as _;
@@ -12,7 +13,7 @@ use pyo3::Py;
 use pyo3::types::PyBytes;
 
 pub use from_python::from_python;
-pub use to_python::{arguments, keywords, to_python, variables};
+pub use request::{Verb, request};
 
 use crate::wire::{Fault, Kind};
 
@@ -56,6 +57,9 @@ pub enum Opaque {
 
 pub trait Read {
     fn next(&mut self) -> Token<'_>;
+
+    /// As `next`, where a name is expected: an atom is one, whatever it means elsewhere.
+    fn name(&mut self) -> Token<'_>;
 
     /// The name of an atom that `next` gave.
     fn atom_text(&self, id: u64) -> String;

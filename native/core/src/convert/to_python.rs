@@ -7,91 +7,13 @@ use crate::interpreter::Interpreter;
 
 type Converted<'py> = Result<Bound<'py, PyAny>, Refusal>;
 
-/// Converts the next value of `reader`.
-pub fn to_python<'py, R: Read>(py: Python<'py>, interpreter: &Interpreter, reader: &mut R) -> Converted<'py> {
-    Decoder::new(py, interpreter, reader).value(0)
-}
-
-/// Converts a list into positional arguments.
-pub fn arguments<'py, R: Read>(
-    py: Python<'py>,
-    interpreter: &Interpreter,
-    reader: &mut R,
-) -> Result<Vec<Bound<'py, PyAny>>, Refusal> {
-    match reader.next() {
-        Token::List(len) => {
-            let mut decoder = Decoder::new(py, interpreter, reader);
-            (0..len)
-                .map(|index| decoder.value(1).map_err(|refusal| refusal.within(|| format!("[{index}]"))))
-                .collect()
-        }
-        _ => Err(Refusal::new("expected a proper list of arguments")),
-    }
-}
-
-/// Converts a map, or a list of pairs, into keyword arguments: their names, and their values in the
-/// same order.
-pub fn keywords<'py, R: Read>(
-    py: Python<'py>,
-    interpreter: &Interpreter,
-    reader: &mut R,
-    values: &mut Vec<Bound<'py, PyAny>>,
-) -> Result<Option<Bound<'py, PyTuple>>, Refusal> {
-    let (len, pairs) = match reader.next() {
-        Token::List(len) => (len, true),
-        Token::Map(len) => (len, false),
-        _ => return Err(Refusal::new("expected a keyword list or a map")),
-    };
-    if len == 0 {
-        return Ok(None);
-    }
-    let mut decoder = Decoder::new(py, interpreter, reader);
-    let mut names = Sequence::tuple(py, len).map_err(from_error)?;
-    let seen = PyDict::new(py);
-    for _ in 0..len {
-        if pairs && !matches!(decoder.reader.next(), Token::Tuple(2)) {
-            return Err(Refusal::new("expected a list of {name, value} pairs"));
-        }
-        let name = decoder.name()?;
-        seen.set_item(&name, ()).map_err(from_error)?;
-        values.push(decoder.value(1).map_err(|refusal| refusal.within(|| format!("[{}]", key_text(&name))))?);
-        names.push(name);
-    }
-    if seen.len() < len {
-        return Err(Refusal::new("a keyword is given twice"));
-    }
-    names.finish().cast_into::<PyTuple>().map(Some).map_err(|error| Refusal::new(error.to_string()))
-}
-
-/// Converts a map into the variables of a piece of code.
-pub fn variables<'py, R: Read>(
-    py: Python<'py>,
-    interpreter: &Interpreter,
-    reader: &mut R,
-) -> Result<Bound<'py, PyDict>, Refusal> {
-    let Token::Map(len) = reader.next() else {
-        return Err(Refusal::new("expected a map of variables"));
-    };
-    let mut decoder = Decoder::new(py, interpreter, reader);
-    let variables = PyDict::new(py);
-    for _ in 0..len {
-        let name = decoder.name()?;
-        let value =
-            decoder.value(1).map_err(|refusal| refusal.within(|| format!("[{}]", key_text(&name))))?;
-        variables.set_item(name, value).map_err(from_error)?;
-    }
-    if variables.len() < len {
-        return Err(Refusal::new("two names are the same once they are strings"));
-    }
-    Ok(variables)
-}
-
-struct Decoder<'py, 'a, R> {
+/// Converts what a reader gives, one value after another.
+pub struct Decoder<'py, 'a, R> {
     py: Python<'py>,
     interpreter: &'a Interpreter,
     reader: &'a mut R,
     keys: Keys<'py>,
-    _pause: CollectorPause,
+    pause: Option<CollectorPause>,
 }
 
 /// The strings that were keys of maps lately: rows of a table have the same ones.
@@ -123,8 +45,85 @@ impl<'py> Keys<'py> {
 }
 
 impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
-    fn new(py: Python<'py>, interpreter: &'a Interpreter, reader: &'a mut R) -> Self {
-        Decoder { py, interpreter, reader, keys: Keys::default(), _pause: CollectorPause::new(py) }
+    pub fn new(py: Python<'py>, interpreter: &'a Interpreter, reader: &'a mut R) -> Self {
+        Decoder { py, interpreter, reader, keys: Keys::default(), pause: None }
+    }
+
+    pub fn next(&mut self) -> Converted<'py> {
+        self.value(0)
+    }
+
+    /// Converts a list into positional arguments.
+    pub fn arguments(&mut self) -> Result<Vec<Bound<'py, PyAny>>, Refusal> {
+        let Token::List(len) = self.reader.next() else {
+            return Err(Refusal::new("expected a proper list of arguments"));
+        };
+        let argument = |index| self.value(1).map_err(|refusal| refusal.within(|| format!("[{index}]")));
+        (0..len).map(argument).collect()
+    }
+
+    /// Converts a map, or a list of pairs, into keyword arguments: their names, and their values in
+    /// the same order.
+    pub fn keywords(
+        &mut self,
+        values: &mut Vec<Bound<'py, PyAny>>,
+    ) -> Result<Option<Bound<'py, PyTuple>>, Refusal> {
+        let (len, pairs) = match self.reader.next() {
+            Token::List(len) => (len, true),
+            Token::Map(len) => (len, false),
+            _ => return Err(Refusal::new("expected a keyword list or a map")),
+        };
+        if len == 0 {
+            return Ok(None);
+        }
+        let mut names = Sequence::tuple(self.py, len).map_err(from_error)?;
+        let seen = PyDict::new(self.py);
+        for _ in 0..len {
+            if pairs && !matches!(self.reader.next(), Token::Tuple(2)) {
+                return Err(Refusal::new("expected a list of {name, value} pairs"));
+            }
+            let (name, value) = self.named_value()?;
+            seen.set_item(&name, ()).map_err(from_error)?;
+            values.push(value);
+            names.push(name);
+        }
+        if seen.len() < len {
+            return Err(Refusal::new("a keyword is given twice"));
+        }
+        names.finish().cast_into::<PyTuple>().map(Some).map_err(|error| Refusal::new(error.to_string()))
+    }
+
+    /// Converts a map into the variables of a piece of code.
+    pub fn variables(&mut self) -> Result<Bound<'py, PyDict>, Refusal> {
+        let Token::Map(len) = self.reader.next() else {
+            return Err(Refusal::new("expected a map of variables"));
+        };
+        let variables = PyDict::new(self.py);
+        for _ in 0..len {
+            let (name, value) = self.named_value()?;
+            variables.set_item(name, value).map_err(from_error)?;
+        }
+        if variables.len() < len {
+            return Err(Refusal::new("two names are the same once they are strings"));
+        }
+        Ok(variables)
+    }
+
+    fn named_value(&mut self) -> Result<(Bound<'py, PyString>, Bound<'py, PyAny>), Refusal> {
+        let name = self.name()?;
+        let value = self.value(1).map_err(|refusal| refusal.within(|| format!("[{}]", key_text(&name))))?;
+        Ok((name, value))
+    }
+
+    /// Converts an atom or text into a plain string.
+    pub fn name(&mut self) -> Result<Bound<'py, PyString>, Refusal> {
+        let id = match self.reader.name() {
+            Token::Text(bytes) => return text(self.py, bytes).and_then(into_text),
+            Token::Atom(id) => id,
+            _ => return Err(Refusal::new("expected an atom or a string")),
+        };
+        let reader = &*self.reader;
+        self.interpreter.name(self.py, id, || reader.atom_text(id)).map_err(from_error)
     }
 
     fn value(&mut self, depth: usize) -> Converted<'py> {
@@ -166,20 +165,9 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
         self.interpreter.atom(self.py, id, || reader.atom_text(id)).map_err(from_error)
     }
 
-    /// An atom or text as a plain string.
-    fn name(&mut self) -> Result<Bound<'py, PyString>, Refusal> {
-        let id = match self.reader.next() {
-            Token::Text(bytes) => return text(self.py, bytes).and_then(into_text),
-            // An atom that is a value elsewhere is a name like any other here.
-            Token::None => return Ok(PyString::new(self.py, "nil")),
-            Token::Bool(value) => {
-                return Ok(PyString::new(self.py, if value { "true" } else { "false" }));
-            }
-            Token::Atom(id) => id,
-            _ => return Err(Refusal::new("a name must be an atom or a string")),
-        };
-        let reader = &*self.reader;
-        self.interpreter.name(self.py, id, || reader.atom_text(id)).map_err(from_error)
+    /// What is made here lives: to look for garbage in it each few hundred containers is in vain.
+    fn pause_collector(&mut self) {
+        self.pause.get_or_insert_with(|| CollectorPause::new(self.py));
     }
 
     fn sequence(
@@ -190,6 +178,7 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
         close: char,
     ) -> Converted<'py> {
         let mut items = items.map_err(from_error)?;
+        self.pause_collector();
         for index in 0..items.capacity() {
             let item = self
                 .value(depth + 1)
@@ -201,6 +190,7 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
 
     fn map(&mut self, len: usize, depth: usize) -> Converted<'py> {
         let dict = PyDict::new(self.py);
+        self.pause_collector();
         for index in 0..len {
             let key = self.key(depth + 1).map_err(|refusal| refusal.within(|| format!("[key {index}]")))?;
             let value = self
@@ -221,6 +211,7 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
     fn structure(&mut self, len: usize, depth: usize) -> Converted<'py> {
         let py = self.py;
         let fields = PyDict::new(py);
+        self.pause_collector();
         for _ in 0..len {
             let name = self.name()?;
             let value = self.value(depth + 1).map_err(|refusal| refusal.within(|| format!(".{name}")))?;

@@ -1,0 +1,69 @@
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use super::to_python::Decoder;
+use super::{Read, Refusal};
+use crate::interpreter::Interpreter;
+use crate::request::{Call, Request, Source};
+use crate::wire::{Fault, Kind};
+
+/// What is asked. After it come the parts: of a call its target, name, arguments and keywords; of
+/// code its text, variables, file (or nothing) and line; of an attribute its target and name; of a
+/// reload the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Call,
+    Eval,
+    Exec,
+    GetAttr,
+    Reload,
+}
+
+/// Reads the parts of a request.
+pub fn request<'py, R: Read>(
+    py: Python<'py>,
+    interpreter: &Interpreter,
+    verb: Verb,
+    reader: &mut R,
+) -> Result<Request<'py>, Fault> {
+    let mut parts = Parts(Decoder::new(py, interpreter, reader));
+    match verb {
+        Verb::Call => parts.call().map(Request::Call),
+        Verb::Eval => parts.source().map(Request::Eval),
+        Verb::Exec => parts.source().map(Request::Exec),
+        Verb::GetAttr => Ok(Request::GetAttr { target: parts.name("target")?, name: parts.name("name")? }),
+        Verb::Reload => Ok(Request::Reload { module: parts.name("module")? }),
+    }
+}
+
+struct Parts<'py, 'a, R>(Decoder<'py, 'a, R>);
+
+impl<'py, R: Read> Parts<'py, '_, R> {
+    fn call(&mut self) -> Result<Call<'py>, Fault> {
+        let target = self.name("target")?;
+        let name = self.name("name")?;
+        let mut arguments = self.0.arguments().map_err(refused("args"))?;
+        let keywords = self.0.keywords(&mut arguments).map_err(refused("kwargs"))?;
+        Ok(Call { target, name, arguments, keywords })
+    }
+
+    fn source(&mut self) -> Result<Source<'py>, Fault> {
+        let code = self.name("code")?;
+        let variables = self.0.variables().map_err(refused("vars"))?;
+        let file = self.value("file")?.cast_into::<PyString>().ok();
+        let line = self.value("line")?.extract().unwrap_or(1);
+        Ok(Source { code, variables, file, line })
+    }
+
+    fn name(&mut self, what: &'static str) -> Result<Bound<'py, PyString>, Fault> {
+        self.0.name().map_err(refused(what))
+    }
+
+    fn value(&mut self, what: &'static str) -> Result<Bound<'py, PyAny>, Fault> {
+        self.0.next().map_err(refused(what))
+    }
+}
+
+fn refused(root: &'static str) -> impl FnOnce(Refusal) -> Fault {
+    move |refusal| refusal.into_fault(Kind::Encode, root)
+}

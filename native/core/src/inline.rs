@@ -1,0 +1,271 @@
+//! Calls that run on the caller's own thread, with a stack and a thread state that are kept for it.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+use crate::ffi::{self, ThreadId};
+use crate::gate::{Closed, OVERRUN};
+use crate::interpreter::Interpreter;
+use crate::request::Request;
+use crate::runner;
+use crate::ticket::Ticket;
+use crate::wire::{Fault, Kind, Leader, Outcome};
+
+/// A request that is read, run and answered on one thread.
+pub trait Inline {
+    /// What tells this function from others.
+    fn function(&self) -> u64;
+
+    /// The same for people.
+    fn subject(&self) -> String;
+
+    fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault>;
+
+    fn leader(&self) -> Leader;
+
+    fn leader_etf(&self) -> Vec<u8>;
+
+    fn send(&mut self, outcome: Outcome<'_, '_>);
+
+    /// The same request as one that is answered later: a coroutine is awaited elsewhere.
+    fn defer(&mut self) -> Arc<Ticket>;
+}
+
+/// How a call went that ran inline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// It was answered in this time.
+    Answered(Duration),
+    /// The answer comes later.
+    Deferred,
+}
+
+/// What callers inline are at, for the watch.
+#[derive(Default)]
+pub struct Visitors(Mutex<Vec<Arc<Visit>>>);
+
+/// What one thread is at.
+pub struct Visit {
+    thread: ThreadId,
+    epoch: Instant,
+    /// When what it is at is to end, in nanoseconds since `epoch`; zero while it is at nothing.
+    deadline: AtomicU64,
+    /// That deadline, when it has passed.
+    passed: AtomicU64,
+    /// When somebody was sent to stop the call, in nanoseconds since `epoch`.
+    asked: AtomicU64,
+}
+
+/// How long a call that was to stop is left alone.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+const NEVER: u64 = u64::MAX;
+
+impl Visitors {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Visit>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn are_inside(&self) -> bool {
+        self.lock().iter().any(|visit| visit.deadline.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Those that are to be stopped now.
+    pub fn overdue(&self, now: Instant) -> Vec<Arc<Visit>> {
+        self.lock().iter().filter(|visit| visit.is_to_be_asked(now)).cloned().collect()
+    }
+}
+
+impl Visit {
+    fn ns(&self, instant: Instant) -> u64 {
+        u64::try_from(instant.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(NEVER)
+    }
+
+    fn is_overdue(&self, now: Instant) -> bool {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        deadline != 0 && deadline <= self.ns(now)
+    }
+
+    fn is_to_be_asked(&self, now: Instant) -> bool {
+        let again = self.epoch + Duration::from_nanos(self.asked.load(Ordering::Relaxed)) + ASK_AGAIN;
+        let due = self.is_overdue(now) && now >= again;
+        if due {
+            self.asked.store(self.ns(now), Ordering::Relaxed);
+        }
+        due
+    }
+
+    fn begin(&self, deadline: Option<Instant>) {
+        let deadline = deadline.map_or(NEVER, |deadline| self.ns(deadline).max(1));
+        self.passed.store(0, Ordering::Relaxed);
+        self.deadline.store(deadline, Ordering::Relaxed);
+    }
+
+    /// Tells whether it was interrupted. The GIL is held, here and where it is interrupted: it orders
+    /// what the two see.
+    fn end(&self, py: Python<'_>) -> bool {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        self.deadline.store(0, Ordering::Relaxed);
+        let interrupted = deadline != 0 && self.passed.load(Ordering::Relaxed) == deadline;
+        if interrupted {
+            self.thread.take_back(py);
+        }
+        interrupted
+    }
+
+    pub fn thread(&self) -> ThreadId {
+        self.thread
+    }
+
+    /// Stops the call, if it still is one whose time is up.
+    pub fn interrupt(&self, exception: &Bound<'_, PyAny>) {
+        if self.is_overdue(Instant::now()) {
+            self.passed.store(self.deadline.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.thread.raise(exception);
+        }
+    }
+}
+
+/// What a thread keeps between calls.
+struct Guest {
+    visit: Arc<Visit>,
+    leader: Option<Leader>,
+}
+
+thread_local! {
+    static GUEST: RefCell<Option<Guest>> = const { RefCell::new(None) };
+}
+
+/// Runs a request here, where that is possible now.
+pub fn run(
+    interpreter: &'static Interpreter,
+    pool: usize,
+    timeout: Option<Duration>,
+    call: &mut impl Inline,
+) -> Result<Ran, Closed> {
+    interpreter.gate.let_in(|| call.function())?;
+    let begin = Instant::now();
+    let deadline = timeout.and_then(|timeout| begin.checked_add(timeout));
+    let ran = ffi::on_large_stack(|| {
+        Python::attach(|py| {
+            GUEST.with_borrow_mut(|guest| {
+                let guest = guest.get_or_insert_with(|| Guest::new(py, interpreter));
+                guest.run(py, interpreter, pool, deadline, call)
+            })
+        })
+    });
+    interpreter.gate.let_out();
+    let time = begin.elapsed();
+    if time >= OVERRUN {
+        interpreter.gate.overran(call.function(), call.subject(), time);
+    }
+    match ran {
+        Some(true) => Ok(Ran::Answered(time)),
+        Some(false) => Ok(Ran::Deferred),
+        None => Err(Closed::Unsupported),
+    }
+}
+
+impl Guest {
+    /// The thread state of the calling thread stays, so that `threading.local` and the gate know it.
+    fn new(py: Python<'_>, interpreter: &'static Interpreter) -> Self {
+        ffi::keep_thread_state(py);
+        if let Err(error) = ffi::announce_large_stack(py) {
+            error.write_unraisable(py, None);
+        }
+        interpreter.gate.adopt(py);
+        interpreter.gate.look(py);
+        let visit = Arc::new(Visit {
+            thread: ThreadId::current(py),
+            epoch: Instant::now(),
+            deadline: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+        });
+        interpreter.visitors.lock().push(visit.clone());
+        Guest { visit, leader: None }
+    }
+
+    /// False where the answer comes later.
+    fn run(
+        &mut self,
+        py: Python<'_>,
+        interpreter: &'static Interpreter,
+        pool: usize,
+        deadline: Option<Instant>,
+        call: &mut impl Inline,
+    ) -> bool {
+        self.visit.begin(deadline);
+        interpreter.scheduler.rouse_watch();
+        let answered = catch_unwind(AssertUnwindSafe(|| self.answer(py, interpreter, pool, call)));
+        self.visit.end(py);
+        if interpreter.gate.has_new_threads() {
+            interpreter.gate.look(py);
+        }
+        answered.unwrap_or_else(|_| {
+            call.send(Outcome::Failed(Fault::new(
+                Kind::Crashed,
+                "a panic inside Py; this is a bug, please report it",
+            )));
+            true
+        })
+    }
+
+    fn answer(
+        &mut self,
+        py: Python<'_>,
+        interpreter: &'static Interpreter,
+        pool: usize,
+        call: &mut impl Inline,
+    ) -> bool {
+        let leader = call.leader();
+        if leader == Leader::Remote || self.leader != Some(leader) {
+            self.leader = interpreter.set_leader(py, &call.leader_etf()).is_ok().then_some(leader);
+        }
+        let request = match call.read(py, interpreter) {
+            Ok(request) => request,
+            Err(fault) => {
+                self.visit.end(py);
+                call.send(Outcome::Failed(fault));
+                return true;
+            }
+        };
+        let for_effect = request.is_for_effect();
+        let result = request.run(py, interpreter, pool);
+        // An interrupt that comes now is too late.
+        if self.visit.end(py) {
+            call.send(Outcome::Failed(Fault::new(Kind::Timeout, "the time was up while it ran")));
+            return true;
+        }
+        let result = match result {
+            Ok(value) if ffi::is_coroutine(&value) => {
+                let ticket = call.defer();
+                ticket.begin();
+                if for_effect {
+                    ticket.run_for_effect();
+                }
+                match interpreter.await_on_loop(py, &value, &ticket) {
+                    Ok(()) => {}
+                    Err(error) => runner::raise(py, interpreter, &ticket, &error),
+                }
+                return false;
+            }
+            result => result,
+        };
+        interpreter.flush_output(py);
+        match result {
+            Ok(_) if for_effect => call.send(Outcome::Done),
+            Ok(value) => call.send(Outcome::Value(interpreter, &value)),
+            Err(error) => match interpreter.describe_error(py, &error) {
+                Ok(description) => call.send(Outcome::Raised(interpreter, &description)),
+                Err(_) => call.send(Outcome::Failed(runner::indescribable())),
+            },
+        }
+        true
+    }
+}

@@ -1,0 +1,71 @@
+//! Calls on the caller's own scheduler: terms are read and built where they are.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use py_core::convert::{self, Read, Token, Verb};
+use py_core::wire::Leader;
+use py_core::{Fault, Inline, Interpreter, Outcome, Pool, Request, Ticket};
+use pyo3::prelude::*;
+use rustler::{Encoder, Env, Term};
+
+use crate::ffi::Builder;
+use crate::reply::push_result;
+use crate::work::{self, Call, GroupLeader};
+
+pub struct Here<'a, 'p> {
+    pub env: Env<'a>,
+    pub pool: &'p Arc<Pool>,
+    pub leader: Term<'a>,
+    pub verb: Verb,
+    pub request: Term<'a>,
+    pub timeout: Option<Duration>,
+    /// The result, or the tag of the message that brings it.
+    pub result: Option<Term<'a>>,
+}
+
+impl Inline for Here<'_, '_> {
+    fn function(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let mut reader = work::reader(self.request);
+        let names = if matches!(self.verb, Verb::Call | Verb::GetAttr) { 2 } else { 1 };
+        for _ in 0..names {
+            match reader.name() {
+                Token::Atom(id) => id.hash(&mut hasher),
+                Token::Text(text) => text.hash(&mut hasher),
+                _ => {}
+            }
+        }
+        hasher.finish()
+    }
+
+    fn subject(&self) -> String {
+        work::subject(self.verb, &mut work::reader(self.request))
+    }
+
+    fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault> {
+        convert::request(py, interpreter, self.verb, &mut work::reader(self.request))
+    }
+
+    fn leader(&self) -> Leader {
+        GroupLeader::of(self.leader).leader()
+    }
+
+    fn leader_etf(&self) -> Vec<u8> {
+        GroupLeader::of(self.leader).etf()
+    }
+
+    fn send(&mut self, outcome: Outcome<'_, '_>) {
+        let mut builder = Builder::here(self.env);
+        push_result(&mut builder, outcome);
+        self.result = Some(builder.finish(self.env));
+    }
+
+    fn defer(&mut self) -> Arc<Ticket> {
+        let tag = self.env.make_ref().encode(self.env);
+        self.result = Some(tag);
+        let call = Call::large(self.env.pid(), tag, self.leader, self.verb, self.request);
+        self.pool.ticket(call, self.timeout)
+    }
+}
