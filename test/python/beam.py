@@ -9,7 +9,7 @@ import queue
 import sys
 import unittest
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from erlang import Pid
@@ -25,7 +25,7 @@ class Native(ModuleType):
         self.reset()
 
     def reset(self) -> None:
-        self.sent: list[tuple[object, object]] = []
+        self.sent: list[tuple[object, Any]] = []
         self.outcomes: queue.Queue[Outcome] = queue.Queue()
         self.pending = 0
         self.must_stop = False
@@ -66,7 +66,7 @@ class Case(unittest.TestCase):
 def pid(number: int) -> Pid:
     from erlang import Pid
 
-    return Pid(bytes.fromhex("835864000D6E6F6E6F6465406E6F686F7374%08X0000000000000000" % number))
+    return Pid(bytes.fromhex(f"835864000D6E6F6E6F6465406E6F686F7374{number:08X}0000000000000000"))
 
 
 class Hostile(str):

@@ -6,20 +6,19 @@ import os
 import pathlib
 import sys
 import tempfile
+from types import ModuleType
 from unittest import mock
 
 import beam
 from erlang import _code
 
-Base = _code.ModuleType
 
-
-def run(source: str, base: Base | None = None, **variables: object) -> object:
+def run(source: str, base: ModuleType | None = None, **variables: object) -> object:
     value = _code.run(source, variables, base or _code.new_base(), None, 1, True)
     return asyncio.run(value) if inspect.iscoroutine(value) else value
 
 
-def base_with(source: str) -> Base:
+def base_with(source: str) -> ModuleType:
     base = _code.new_base()
     _code.init(base, source, None, 1, [], {})
     return base

@@ -49,7 +49,7 @@ class PlainTest(Case):
             (range(5, 0, -2), 5, 1),
             (range(0), 0, -1),
         ):
-            fields = {"first": first, "last": last, "step": value.step}
+            fields: dict[str, object] = {"first": first, "last": last, "step": value.step}
             self.assertEqual(_types.describe(value), Struct("Elixir.Range", fields))
 
 
@@ -115,7 +115,7 @@ class DatesTest(Case):
             nanosecond = 1
 
         class NaT(datetime.datetime):
-            year = property(lambda _self: math.nan)  # type: ignore[assignment]
+            year = property(lambda _self: math.nan)
 
         self.refused(Timestamp(2021, 1, 1), "nanoseconds")
         self.refused(NaT(2021, 1, 1), "NaT has no Elixir value")
@@ -127,6 +127,8 @@ class DatesTest(Case):
             def utcoffset(self, _moment: object) -> timedelta:
                 raise self.error
 
+            dst = tzname = None  # type: ignore[assignment]
+
         class Unspeakable(Exception):
             def __str__(self) -> str:
                 raise RuntimeError("__str__ was asked")
@@ -134,7 +136,9 @@ class DatesTest(Case):
         moment = datetime.datetime(2021, 1, 1, tzinfo=Zone())
         self.refused(moment, "datetime.datetime cannot be read: no zones today")
         Zone.error = Unspeakable()
-        self.refused(moment, r"cannot be read: <str\(\) of this .*Unspeakable raised RuntimeError>")
+        self.refused(
+            moment, r"cannot be read: <str\(\) of this .*Unspeakable raised RuntimeError>"
+        )
 
 
 class DecimalTest(Case):

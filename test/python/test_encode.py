@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import beam
 from erlang import Atom, EncodeError
-from erlang._types import configure, describe, from_struct
 from erlang._terms import Struct
+from erlang._types import configure, describe, from_struct
 
 _ISO = Atom("Elixir.Calendar.ISO")
 _DAY = {"calendar": _ISO, "year": 2021, "month": 10, "day": 31}
@@ -76,7 +76,7 @@ class NumbersTest(Case):
             (5, 1, -2, [5, 3, 1]),
             (1, 0, 1, []),
         ):
-            fields = {"first": first, "last": last, "step": step}
+            fields: dict[str, object] = {"first": first, "last": last, "step": step}
             made = from_struct("Elixir.Range", fields)
             assert isinstance(made, range)
             self.assertEqual(list(made), expected)

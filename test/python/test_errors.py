@@ -91,8 +91,8 @@ class RelationsTest(beam.Case):
 
     def test_a_class_that_hides_its_cause(self) -> None:
         class Hiding(Exception):
-            __cause__ = property(lambda _self: 1 / 0)  # type: ignore[assignment]
-            __traceback__ = __context__ = __suppress_context__ = __cause__  # type: ignore[assignment]
+            __cause__ = property(lambda _self: 1 / 0)
+            __traceback__ = __context__ = __suppress_context__ = __cause__
 
         self.assertIsNone(described(Hiding())["cause"])
 
@@ -114,7 +114,7 @@ class GroupsTest(beam.Case):
 
     def test_a_group_that_hides_its_members(self) -> None:
         class Hiding(ExceptionGroup[Exception]):
-            exceptions = property(lambda _self: 1 / 0)  # type: ignore[assignment]
+            exceptions = property(lambda _self: 1 / 0)
 
         self.assertEqual(len(described(Hiding("h", [ValueError()]))["exceptions"]), 1)
 
@@ -171,13 +171,13 @@ class MessageTest(beam.Case):
             (("f", 1, 99, "x"), "\n    x\n     ^"),
             (("f", 1, -5, "x"), "\n    x"),
         ):
-            message = described(SyntaxError("bad", details))["message"]  # type: ignore[arg-type]
+            message = described(SyntaxError("bad", details))["message"]
             self.assertTrue(message.endswith(excerpt), message)
             self.assertEqual(message.count("\n"), excerpt.count("\n"))
 
     def test_a_syntax_error_whose_text_raises(self) -> None:
         class Hostile(SyntaxError):
-            text = property(lambda _self: 1 / 0)  # type: ignore[assignment]
+            text = property(lambda _self: 1 / 0)
 
         self.assertEqual(described(Hostile("bad"))["message"], "bad")
 

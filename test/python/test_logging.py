@@ -22,7 +22,7 @@ class Case(beam.Case):
 
     def record(self) -> tuple[object, str, dict[str, Any]]:
         ((dest, message),) = beam.native.sent
-        tag, level, text, metadata = message  # type: ignore[misc]
+        tag, level, text, metadata = message
         self.assertEqual((dest, tag), ("sink", "py_log"))
         for atom in (tag, level, *metadata):
             self.assertIs(type(atom), Atom)

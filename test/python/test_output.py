@@ -41,7 +41,7 @@ class Case(beam.Case):
         """Who was sent what, in requests of the I/O protocol."""
         lines = []
         for dest, message in beam.native.sent:
-            tag, sink, reply_as, (put_chars, encoding, text) = message  # type: ignore[misc]
+            tag, sink, reply_as, (put_chars, encoding, text) = message
             self.assertEqual((tag, sink, reply_as), ("io_request", _SINK, "py_output"))
             self.assertEqual((put_chars, encoding), ("put_chars", "unicode"))
             self.assertTrue(all(type(name) is Atom for name in (tag, reply_as, put_chars)))
@@ -188,7 +188,10 @@ class ThreadsTest(Case):
     def test_a_thread_that_cannot_start(self) -> None:
         thread = threading.Thread()
         failing = mock.Mock(side_effect=RuntimeError("can't start new thread"))
-        with mock.patch.object(_output, "_start_thread", failing), self.assertRaises(RuntimeError):
+        with (
+            mock.patch.object(_output, "_start_thread", failing),
+            self.assertRaises(RuntimeError),
+        ):
             thread.start()
         self.assertNotIn("run", vars(thread))
 
@@ -221,4 +224,4 @@ class StreamTest(Case):
     def test_no_input(self) -> None:
         for read in (sys.stdin.read, sys.stdin.readline, sys.stdin.buffer.read, input):
             with self.assertRaisesRegex(io.UnsupportedOperation, "stdin belongs to the BEAM"):
-                read()  # type: ignore[operator]
+                read()

@@ -10,9 +10,7 @@ from erlang._terms import Struct
 # term_to_binary/1 of OTP 25, and what inspect/1 shows.
 _PID = bytes.fromhex("835864000D6E6F6E6F6465406E6F686F7374000000090000000000000000")
 _FAR_PID = bytes.fromhex("835864000D666F6F406C6F63616C686F737400000066000000006B012C1A")
-_REF = bytes.fromhex(
-    "835A000364000D6E6F6E6F6465406E6F686F73740000000000032EE038D40001A757D731"
-)
+_REF = bytes.fromhex("835A000364000D6E6F6E6F6465406E6F686F73740000000000032EE038D40001A757D731")
 _PORT = bytes.fromhex("835964000D6E6F6E6F6465406E6F686F73740000000000000000")
 # The same by other tags: a short node name, the old pid, a port of 64 bits.
 _SHORT_PID = b"\x83\x58\x77\x0dnonode@nohost" + bytes.fromhex("00000009 00000001 00000000")
@@ -71,7 +69,7 @@ class OpaqueTest(beam.Case):
         with self.assertRaisesRegex(AttributeError, "Pid is immutable"):
             del pid.etf
         with self.assertRaises(AttributeError):
-            pid.other = 1  # type: ignore[attr-defined]
+            pid.other = 1
 
     def test_made_of_bytes_alone(self) -> None:
         for wrong in ("text", bytearray(_PID), None):

@@ -54,7 +54,11 @@ def submit(key: int, coroutine: Coroutine[Any, Any, object], handle: object) -> 
     # flag is taken back before it looks, so what is added later is either seen or wakes it again.
     if not _woken:
         _woken = True
-        job.loop.call_soon_threadsafe(_take)
+        try:
+            job.loop.call_soon_threadsafe(_take)
+        except RuntimeError as error:  # user code has closed it just now
+            _woken = False
+            job.finish(None, error)
 
 
 def _take() -> None:
@@ -142,11 +146,13 @@ _loop: asyncio.AbstractEventLoop | None = None
 
 def _current() -> asyncio.AbstractEventLoop:
     """The loop of the thread that serves, or that of the one to come."""
-    global _loop
-    import asyncio
+    global _loop, _woken
 
     with _lock:
         if _loop is None or _loop.is_closed():
+            # One that was closed never takes what it was woken for; run() fails its jobs.
+            _woken = False
+            _inbox.clear()
             _loop = _new_loop()
         return _loop
 
