@@ -3,7 +3,9 @@ from __future__ import annotations
 import datetime
 import decimal
 import sys
+import zoneinfo
 from datetime import timedelta
+from unittest import mock
 
 import beam
 from erlang import Atom, EncodeError
@@ -55,6 +57,13 @@ class DatesTest(Case):
         for zone in ("Mars/Olympus", "Europe", "", "../../etc/passwd", "a\0b", "\udc80"):
             with self.assertRaisesRegex(EncodeError, "finds no time zone"):
                 self.moment(zone, 0, 0)
+
+    def test_the_name_of_a_folder_in_the_package_tzdata(self) -> None:
+        with (
+            mock.patch.object(zoneinfo, "ZoneInfo", side_effect=IsADirectoryError),
+            self.assertRaisesRegex(EncodeError, "finds no time zone 'Europe'"),
+        ):
+            self.moment("Europe", 0, 0)
 
     def test_what_python_has_no_room_for(self) -> None:
         for year in (0, -1, 10_000, 10**30):

@@ -23,25 +23,30 @@ if TYPE_CHECKING:
 
 def run() -> None:
     """Serve until the loop is abandoned; a loop that user code closes is replaced."""
-    while True:
+    served = _abandoned
+    while served == _abandoned:
         loop = _current()
         _serve(loop)
         for job in [job for job in _jobs.values() if job.loop is loop]:
             job.finish(None, RuntimeError("the event loop was closed"))
-        if loop is not _loop:
-            return
+    # Whatever was stuck on this thread has ended by now.
+    loop.close()
 
 
 def abandon() -> None:
     """Leave a loop to itself whose thread is stuck, with all it was at: what is submitted from
     then on gets a new one, and a thread of its own."""
-    global _loop, _woken
+    global _loop, _woken, _abandoned
     with _lock:
         loop, _loop, _woken = _loop, None, False
+        _abandoned += 1
         _inbox.clear()
         _jobs.clear()
-    if loop is not None and not loop.is_closed():
-        loop.call_soon_threadsafe(loop.stop)
+    if loop is not None:
+        try:
+            loop.call_soon_threadsafe(loop.stop)
+        except RuntimeError:  # closed, by its own thread or by user code
+            return
 
 
 def submit(key: int, coroutine: Coroutine[Any, Any, object], handle: object) -> None:
@@ -88,6 +93,7 @@ def runs_one_of(keys: list[int]) -> bool:
 _jobs: dict[int, _Job] = {}
 _inbox: deque[tuple[_Job, Context]] = deque()
 _woken = False
+_abandoned = 0  # how many loops
 
 
 class _Job:
