@@ -15,7 +15,7 @@ from erlang import Cancelled, _loop, _output
 
 _LONG = 5.0
 
-# Tasks of loops that are abandoned or closed here are destroyed while they wait, and asyncio says so.
+# Loops are abandoned and closed here with tasks that wait; asyncio logs each of these tasks.
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
