@@ -96,9 +96,10 @@ defmodule Py.Caller do
 
   defp perform_inline(%Pool{telemetry?: false} = pool, request, timeout) do
     case Native.run_inline(pool.native, Process.group_leader(), request, timeout) do
-      {:done, result, _nanoseconds} -> result
+      {:overran, result, _nanoseconds} -> result
       {:deferred, ref} -> receive(do: ({:py_result, ^ref, result} -> result))
-      _closed -> perform(pool, request, timeout)
+      closed when is_atom(closed) and closed != :ok -> perform(pool, request, timeout)
+      result -> result
     end
   end
 
@@ -106,15 +107,18 @@ defmodule Py.Caller do
     span = Telemetry.start(pool, request)
 
     case Native.run_inline(pool.native, Process.group_leader(), request, timeout) do
-      {:done, result, nanoseconds} ->
-        Telemetry.overrun(pool, request, nanoseconds)
+      {:overran, result, nanoseconds} ->
+        Telemetry.overran(pool, request, nanoseconds)
         stop(span, nil, result)
 
       {:deferred, ref} ->
         receive(do: ({:py_result, ^ref, result} -> stop(span, nil, result)))
 
-      _closed ->
+      closed when is_atom(closed) and closed != :ok ->
         stop(span, nil, perform(%{pool | telemetry?: false}, request, timeout))
+
+      result ->
+        stop(span, nil, result)
     end
   end
 

@@ -134,7 +134,7 @@ defmodule Py.Options do
   defp refused(options, schema, who) do
     if Keyword.keyword?(options) do
       known = Keyword.keys(Map.fetch!(@schemas, schema))
-      unknown(Keyword.keys(options) -- known, known, who)
+      unknown(Keyword.keys(options) -- known, Map.fetch!(@schemas, schema), who)
     else
       "options of #{who} must be a keyword list, got: #{inspect(options)}"
     end

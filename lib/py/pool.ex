@@ -136,12 +136,16 @@ defmodule Py.Pool do
 
   @doc false
   @spec lookup(atom) :: t | :starting | :stopped | nil
-  def lookup(name), do: :persistent_term.get({__MODULE__, name}, nil)
+  def lookup(name), do: :persistent_term.get(key(name), nil)
 
   # What calls see of a pool that is not there: nil, :starting or :stopped.
   @doc false
   @spec mark(atom, :starting | :stopped | t) :: :ok
-  def mark(name, state), do: :persistent_term.put({__MODULE__, name}, state)
+  def mark(name, state), do: :persistent_term.put(key(name), state)
+
+  # Every call looks its pool up. An atom is hashed faster than a tuple is.
+  defp key(Py), do: __MODULE__
+  defp key(name), do: {__MODULE__, name}
 
   defp start_thread_pool(options) do
     # The reason goes out as the error itself; a crash report about a venv that is missing would only bury it.

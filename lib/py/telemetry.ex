@@ -73,13 +73,9 @@ defmodule Py.Telemetry do
     :telemetry.execute([:py, :pool, :overloaded], Map.take(info, [:queued, :running]), metadata)
   end
 
-  @overrun 1_000_000
-
   @doc false
-  @spec overrun(Pool.t(), tuple, non_neg_integer) :: :ok
-  def overrun(_pool, _request, nanoseconds) when nanoseconds < @overrun, do: :ok
-
-  def overrun(%Pool{name: pool}, request, nanoseconds) do
+  @spec overran(Pool.t(), tuple, non_neg_integer) :: :ok
+  def overran(%Pool{name: pool}, request, nanoseconds) do
     duration = System.convert_time_unit(nanoseconds, :nanosecond, :native)
     metadata = Map.put(facts(request), :pool, pool)
     :telemetry.execute([:py, :inline, :overrun], %{duration: duration}, metadata)

@@ -21,7 +21,7 @@ mod watch;
 pub mod wire;
 
 pub use ffi::{LocalKey, reset_signals_in_forked_children};
-pub use gate::Closed;
+pub use gate::{Closed, OVERRUN};
 pub use inline::{Inline, Ran};
 pub use interpreter::Interpreter;
 pub use pool::{Limits, Pool, PoolInfo, Refusal, Running};

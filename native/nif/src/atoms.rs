@@ -44,7 +44,7 @@ rustler::atoms! {
     large,
     cancelled,
     replied,
-    done,
+    overran,
     deferred,
     busy,
     foreign_threads,

@@ -212,8 +212,9 @@ fn submit<'a>(
     accept(env, &pool, call, timeout, wants_ticket)
 }
 
-/// Runs the request here where that is possible now: `{:done, result, nanoseconds}`, or `{:deferred,
-/// tag}` of the message to come. Where it is not, the atom says why.
+/// Runs the request here where that is possible now, and returns its result; `{:overran, result,
+/// nanoseconds}` where that took too long, `{:deferred, tag}` where a message brings the result. Where
+/// it is not possible, the atom says why.
 #[rustler::nif]
 fn run_inline<'a>(
     env: Env<'a>,
@@ -233,7 +234,11 @@ fn run_inline<'a>(
     Ok(match (ran, result) {
         (Ok(Ran::Answered(time)), Some(result)) => {
             charge(env, time);
-            (atoms::done(), result, time.as_nanos() as u64).encode(env)
+            if time < py_core::OVERRUN {
+                result
+            } else {
+                (atoms::overran(), result, time.as_nanos() as u64).encode(env)
+            }
         }
         (Ok(_), result) => (atoms::deferred(), result).encode(env),
         (Err(closed), _) => atoms::known(env, closed.name()).encode(env),
