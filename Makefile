@@ -60,15 +60,18 @@ lint-rust: setup ## cargo fmt and clippy
 
 lint-python: setup ## ruff and mypy --strict
 	@scripts/venv.sh _build/lint scripts/requirements-lint.txt
+	@scripts/venv.sh _build/bench scripts/requirements-bench.txt
 	$(call say,ruff check)
 	@_build/lint/bin/ruff check --quiet . examples/python/*.py
 	$(call say,ruff format --check)
 	@_build/lint/bin/ruff format --quiet --check . examples/python/*.py
 	$(call say,mypy --strict)
-	@_build/lint/bin/mypy --strict --python-executable _build/venv/bin/python priv/python examples/python
+	@_build/lint/bin/mypy --strict --python-executable _build/venv/bin/python priv/python examples/python bench/python test/python
+	@_build/lint/bin/mypy --strict --python-executable _build/bench/bin/python bench/chart.py
 
 bench: export MIX_ENV := prod
-bench: setup ## the benchmarks, as a table and in bench/results/ (BENCH='--only T1,T2 --runs 3')
+bench: setup ## the benchmarks: a table, and a chart in bench/results/ (BENCH='--only T1,T2 --runs 3')
+	@scripts/venv.sh _build/bench scripts/requirements-bench.txt
 	@mix compile
 	@scripts/cargo.sh build --quiet --release -p py_floor
 	@PY_FLOOR="$$(scripts/cargo.sh --target-dir)/release/libpy_floor.so" mix run bench/run.exs $(BENCH)

@@ -10,7 +10,7 @@ import sys
 
 from erlang._exceptions import DecodeError
 from erlang._terms import Atom, Struct
-from erlang._text import type_name
+from erlang._text import message_of, type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def describe(value: object) -> object:
         raise
     except Exception as error:
         module, name = type_name(type(value))
-        raise DecodeError(f"a value of type {module}.{name} cannot be read: {error}") from error
+        reason = message_of(error)
+        raise DecodeError(f"a value of type {module}.{name} cannot be read: {reason}") from error
 
 
 def _builder(cls: type) -> Callable[[Any], object] | None:

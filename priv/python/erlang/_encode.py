@@ -137,12 +137,18 @@ def _decimal(fields: Fields) -> object:
     # gives its digits this way, while str() stops at sys.get_int_max_str_digits().
     context = decimal.Context(traps=[decimal.InvalidOperation])
     if isinstance(coef, Atom):
-        return decimal.Decimal((sign, (), _SPECIAL_DECIMALS[coef]), context)
+        return decimal.Decimal((sign, (), _special_exponent(coef)), context)
     digits = decimal.Decimal(coef, context).as_tuple().digits
     try:
         return decimal.Decimal((sign, digits, exp), context)
     except (decimal.InvalidOperation, OverflowError):
         raise ValueError(f"exponent {exp} is out of the range of decimal.Decimal") from None
+
+
+def _special_exponent(coef: Atom) -> Any:
+    if coef not in _SPECIAL_DECIMALS:
+        raise ValueError(f"coef {coef} is unknown; known are {', '.join(_SPECIAL_DECIMALS)}")
+    return _SPECIAL_DECIMALS[coef]
 
 
 _SPECIAL_DECIMALS: dict[str, Any] = {"NaN": "n", "inf": "F"}

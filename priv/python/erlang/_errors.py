@@ -10,7 +10,7 @@ import os
 import sys
 
 from erlang._terms import Atom, Struct
-from erlang._text import type_name, utf8
+from erlang._text import message_of, type_name, utf8
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ _traceback_of = BaseException.__dict__["__traceback__"].__get__
 _cause_of = BaseException.__dict__["__cause__"].__get__
 _context_of = BaseException.__dict__["__context__"].__get__
 _hides_context = BaseException.__dict__["__suppress_context__"].__get__
+_text_of = SyntaxError.__dict__["text"].__get__
+_offset_of = SyntaxError.__dict__["offset"].__get__
 _members_of = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
@@ -76,22 +78,13 @@ def _members(error: BaseException, levels: int, seen: set[int]) -> list[Struct]:
 
 
 def _message(error: BaseException) -> str:
-    try:
-        text = utf8(str(error))
-    except BaseException as failure:  # also what ends a process: this is being rendered only
-        return f"<str() of this {_name(error)} raised {_name(failure)}>"
-    if issubclass(type(error), SyntaxError):
-        return text + _syntax_excerpt(error)
-    return text
-
-
-def _name(error: BaseException) -> str:
-    return utf8(type_name(type(error))[1])
+    text = message_of(error)
+    return text + _syntax_excerpt(error) if issubclass(type(error), SyntaxError) else text
 
 
 def _syntax_excerpt(error: BaseException) -> str:
     """The line that could not be parsed, with a caret under the place, as Python shows it."""
-    line, column = getattr(error, "text", None), getattr(error, "offset", None)
+    line, column = _text_of(error), _offset_of(error)
     if type(line) is not str or not line.strip():
         return ""
     shown = utf8(line.strip())

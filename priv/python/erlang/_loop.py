@@ -23,25 +23,30 @@ if TYPE_CHECKING:
 
 def run() -> None:
     """Serve until the loop is abandoned; a loop that user code closes is replaced."""
-    while True:
+    served = _abandoned
+    while served == _abandoned:
         loop = _current()
         _serve(loop)
         for job in [job for job in _jobs.values() if job.loop is loop]:
             job.finish(None, RuntimeError("the event loop was closed"))
-        if loop is not _loop:
-            return
+    # Whatever was stuck on this thread has ended by now.
+    loop.close()
 
 
 def abandon() -> None:
     """Leave a loop to itself whose thread is stuck, with all it was at: what is submitted from
     then on gets a new one, and a thread of its own."""
-    global _loop, _woken
+    global _loop, _woken, _abandoned
     with _lock:
         loop, _loop, _woken = _loop, None, False
+        _abandoned += 1
         _inbox.clear()
         _jobs.clear()
-    if loop is not None and not loop.is_closed():
-        loop.call_soon_threadsafe(loop.stop)
+    if loop is not None:
+        try:
+            loop.call_soon_threadsafe(loop.stop)
+        except RuntimeError:  # closed, by its own thread or by user code
+            return
 
 
 def submit(key: int, coroutine: Coroutine[Any, Any, object], handle: object) -> None:
@@ -54,7 +59,11 @@ def submit(key: int, coroutine: Coroutine[Any, Any, object], handle: object) -> 
     # flag is taken back before it looks, so what is added later is either seen or wakes it again.
     if not _woken:
         _woken = True
-        job.loop.call_soon_threadsafe(_take)
+        try:
+            job.loop.call_soon_threadsafe(_take)
+        except RuntimeError as error:  # user code has closed it just now
+            _woken = False
+            job.finish(None, error)
 
 
 def _take() -> None:
@@ -84,6 +93,7 @@ def runs_one_of(keys: list[int]) -> bool:
 _jobs: dict[int, _Job] = {}
 _inbox: deque[tuple[_Job, Context]] = deque()
 _woken = False
+_abandoned = 0  # how many loops
 
 
 class _Job:
@@ -142,11 +152,13 @@ _loop: asyncio.AbstractEventLoop | None = None
 
 def _current() -> asyncio.AbstractEventLoop:
     """The loop of the thread that serves, or that of the one to come."""
-    global _loop
-    import asyncio
+    global _loop, _woken
 
     with _lock:
         if _loop is None or _loop.is_closed():
+            # One that was closed never takes what it was woken for; run() fails its jobs.
+            _woken = False
+            _inbox.clear()
             _loop = _new_loop()
         return _loop
 

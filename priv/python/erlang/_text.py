@@ -17,6 +17,16 @@ def type_name(cls: type) -> tuple[str, str]:
     """Module and qualified name of a class, asked past its metaclass, which may be hostile."""
     try:
         module = _module_of(cls)
-    except AttributeError:  # deleted
+    except AttributeError:  # made by code whose globals have no __name__
         module = None
-    return (module if type(module) is str else "?"), _qualname_of(cls)
+    # Both may be set, to a subclass of str as well.
+    return (module if type(module) is str else "?"), str.__str__(_qualname_of(cls))
+
+
+def message_of(error: BaseException) -> str:
+    """What `str()` of an exception gives, which is user code, or why it gives nothing."""
+    try:
+        return utf8(str(error))
+    except BaseException as failure:  # also what ends a process: this is being rendered only
+        names = [utf8(type_name(type(raised))[1]) for raised in (error, failure)]
+        return "<str() of this {} raised {}>".format(*names)

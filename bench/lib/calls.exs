@@ -1,0 +1,90 @@
+defmodule Py.Bench.Calls do
+  @moduledoc "L, T and A: how long a call takes, and how many there are in a second."
+
+  alias Py.Bench.{Case, Floor, Measure}
+
+  @many 10_000
+
+  def cases, do: Enum.concat([latency(), throughput(), coroutines()])
+
+  defp latency do
+    [
+      compared("L1", "us", "one `math.sqrt` after another", &Measure.latency(&1, [50, 99])),
+      compared(
+        "L1 cold",
+        "us",
+        "the same with 5 ms between them",
+        &Measure.cold_latency(&1, [50])
+      ),
+      %Case{
+        id: "L2",
+        unit: "us",
+        what: "one `eval` of `x + 1` after another",
+        ways: [
+          {"queue", fn -> Measure.latency(fn -> eval([]) end, [50, 99]) end},
+          {"inline", fn -> Measure.latency(fn -> eval(inline: true) end, [50, 99]) end}
+        ]
+      }
+    ]
+  end
+
+  defp throughput do
+    [
+      compared("T1", "calls/s", "64 processes calling `math.sqrt`", &Measure.rate(&1, 64)),
+      compared("T2", "calls/s", "1,000 processes calling `math.sqrt`", &Measure.rate(&1, 1_000))
+    ]
+  end
+
+  defp compared(id, unit, what, measure) do
+    ways = [
+      {"floor", fn -> measure.(fn -> {:ok, 4.0} = Floor.call([16.0]) end) end},
+      {"queue", fn -> measure.(fn -> sqrt([]) end) end},
+      {"inline", fn -> measure.(fn -> sqrt(inline: true) end) end}
+    ]
+
+    %Case{id: id, unit: unit, what: what, ways: ways, compare: :share}
+  end
+
+  defp coroutines do
+    [
+      %Case{
+        id: "A1",
+        unit: "calls/s",
+        what: "10,000 `async_call`s of `math.sqrt`, then awaited",
+        ways: [{"floor", &floor_at_once/0}, {"queue", &at_once/0}],
+        compare: :share
+      },
+      %Case{
+        id: "A2",
+        unit: "ms",
+        what: "1,000 `asyncio.sleep(0.1)` at once",
+        ways: [{"queue", &sleepers/0}]
+      }
+    ]
+  end
+
+  defp sqrt(options), do: {:ok, 4.0} = Py.call(:math, :sqrt, [16.0], options)
+  defp eval(options), do: {:ok, 2} = Py.eval("x + 1", %{x: 1}, options)
+
+  defp floor_at_once do
+    work = fn ->
+      for(_ <- 1..@many, do: Floor.async_call([16.0])) |> Enum.map(&Floor.await/1)
+    end
+
+    @many * 1.0e9 / Measure.nanoseconds(work)
+  end
+
+  defp at_once do
+    work = fn ->
+      for(_ <- 1..@many, do: Py.async_call(:math, :sqrt, [16.0])) |> Py.await_many!()
+    end
+
+    @many * 1.0e9 / Measure.nanoseconds(work)
+  end
+
+  defp sleepers do
+    Measure.milliseconds(fn ->
+      for(_ <- 1..1_000, do: Py.async_call(:asyncio, :sleep, [0.1])) |> Py.await_many!()
+    end)
+  end
+end

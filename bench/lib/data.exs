@@ -1,0 +1,45 @@
+defmodule Py.Bench.Data do
+  @moduledoc "B and X: values on their way in and out, and exceptions."
+
+  alias Py.Bench.{Case, Measure}
+
+  def cases, do: Enum.concat([binaries(), terms(), errors()])
+
+  defp binaries do
+    echoes =
+      for megabytes <- [1, 10, 100] do
+        one("B1 #{megabytes} MB", "ms", "bytes echoed: copied in, not copied out", fn ->
+          bytes = Py.bytes(:binary.copy(<<7>>, megabytes * 1_000_000))
+          Measure.milliseconds(fn -> Py.eval!("x", %{x: bytes}) end)
+        end)
+      end
+
+    out = fn -> Py.getattr!(:py_bench, :held) end
+    read = fn -> Measure.latency(out, [50], 100) end
+    echoes ++ [one("B1 100 MB out", "us", "bytes that Python holds, as a binary", read)]
+  end
+
+  defp terms do
+    for {text, make} <- [
+          {"a million ints", fn -> Enum.to_list(1..1_000_000) end},
+          {"a million floats", fn -> Enum.map(1..1_000_000, &(&1 / 3)) end},
+          {"10,000 maps of five keys", fn -> Enum.map(1..10_000, &map/1) end}
+        ] do
+      one("B2 #{text}", "ms", "echoed", fn ->
+        value = make.()
+        Measure.milliseconds(fn -> Py.eval!("x", %{x: value}) end)
+      end)
+    end
+  end
+
+  defp map(n) do
+    %{"id" => n, "name" => "name #{n}", "score" => n / 7, "tags" => ["a", "b"], "ok" => true}
+  end
+
+  defp errors do
+    raising = fn -> {:error, %Py.Error{kind: :python}} = Py.eval("1/0") end
+    [one("X1", "us", "an exception with its traceback", fn -> Measure.latency(raising, [50]) end)]
+  end
+
+  defp one(id, unit, what, fun), do: %Case{id: id, unit: unit, what: what, ways: [{"queue", fun}]}
+end
