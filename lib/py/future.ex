@@ -25,15 +25,27 @@ defmodule Py.Future do
 
   @doc false
   @spec start(Caller.request(), map) :: t
-  def start(request, options) do
-    future = %__MODULE__{
-      ref: make_ref(),
-      owner: self(),
-      pool: options.on,
-      taken: :atomics.new(1, [])
-    }
+  def start(_request, %{return: :object, on: on}), do: refused(on, make_ref(), Caller.no_objects())
 
-    launch(future, request, options)
+  def start(request, %{on: {pool, node} = on, timeout: timeout}) do
+    owner = self()
+    ref = make_ref()
+
+    proxy =
+      spawn(fn ->
+        send(owner, {:py_result, ref, Remote.run(pool, node, request, timeout, owner)})
+      end)
+
+    new(on, ref, proxy, nil)
+  end
+
+  def start(request, %{on: name, timeout: timeout}) do
+    ref = make_ref()
+
+    case Caller.pool(name, timeout) do
+      {:ok, pool, timeout} -> submit(pool, ref, request, timeout)
+      {:error, error} -> refused(name, ref, error)
+    end
   end
 
   @doc false
@@ -73,40 +85,30 @@ defmodule Py.Future do
     end
   end
 
-  defp launch(future, _request, %{return: :object}), do: refuse(future, Caller.no_objects())
+  defp submit(pool, ref, request, timeout) do
+    span = Telemetry.start(pool, request)
 
-  defp launch(future, request, %{on: {pool, node}, timeout: timeout}) do
-    %{
-      future
-      | ticket: proxy(future, fn -> Remote.run(pool, node, request, timeout, future.owner) end)
-    }
-  end
-
-  defp launch(future, request, options) do
-    case Caller.pool(options.on, options.timeout) do
-      {:ok, pool, timeout} ->
-        submit(%{future | span: Telemetry.start(pool, request)}, pool, request, timeout)
-
-      {:error, error} ->
-        refuse(future, error)
-    end
-  end
-
-  defp submit(future, pool, request, timeout) do
-    case Caller.submit(pool, future.ref, Process.group_leader(), request, timeout) do
-      {:error, error} -> refuse(future, error)
-      ticket -> %{future | ticket: ticket}
+    case Caller.submit(pool, ref, Process.group_leader(), request, timeout) do
+      {:error, error} -> %{refused(pool.name, ref, error) | span: span}
+      ticket -> new(pool.name, ref, ticket, span)
     end
   end
 
   # A refusal arrives as a result does, so that whoever waits for the message sees it too.
-  defp refuse(future, error) do
-    send(self(), {:py_result, future.ref, {:error, error}})
-    future
+  defp refused(on, ref, error) do
+    send(self(), {:py_result, ref, {:error, error}})
+    new(on, ref, nil, nil)
   end
 
-  defp proxy(%{owner: owner, ref: ref}, run) do
-    spawn(fn -> send(owner, {:py_result, ref, run.()}) end)
+  defp new(on, ref, ticket, span) do
+    %__MODULE__{
+      ref: ref,
+      owner: self(),
+      pool: on,
+      ticket: ticket,
+      span: span,
+      taken: :atomics.new(1, [])
+    }
   end
 
   defp stop(%{ref: ref} = future, error) do
