@@ -12,6 +12,7 @@ use rustler::{Encoder, Env, Term};
 
 use crate::ffi::Builder;
 use crate::reply::push_result;
+use crate::tape;
 use crate::work::{self, Call, GroupLeader};
 
 pub struct Here<'a, 'p> {
@@ -65,7 +66,7 @@ impl Inline for Here<'_, '_> {
     fn defer(&mut self) -> Arc<Ticket> {
         let tag = self.env.make_ref().encode(self.env);
         self.result = Some(tag);
-        let call = Call::large(self.env.pid(), tag, self.leader, self.verb, self.request);
+        let call = Call::any(self.env.pid(), tag, self.leader, self.verb, self.request, &tape::MEDIUM);
         self.pool.ticket(call, self.timeout)
     }
 }

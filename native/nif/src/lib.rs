@@ -207,7 +207,7 @@ fn submit<'a>(
     let call = match Call::small(env.pid(), tag, leader, verb, request) {
         Some(call) => call,
         None if terms::is_large(request) => return Ok(atoms::large().encode(env)),
-        None => Call::large(env.pid(), tag, leader, verb, request),
+        None => Call::any(env.pid(), tag, leader, verb, request, &tape::MEDIUM),
     };
     accept(env, &pool, call, timeout, wants_ticket)
 }
@@ -268,7 +268,7 @@ fn submit_large<'a>(
     wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
     let verb = work::verb(request).ok_or(Error::BadArg)?;
-    let call = Call::large(env.pid(), tag, leader, verb, request);
+    let call = Call::any(env.pid(), tag, leader, verb, request, &tape::LARGE);
     accept(env, &pool, call, duration(timeout)?, wants_ticket)
 }
 

@@ -1,17 +1,32 @@
-//! Small requests as plain bytes: recorded in the caller's process and played on another thread,
-//! which costs less than an environment to copy terms into.
+//! Requests as plain bytes: recorded in the caller's process and played on another thread, which
+//! costs less than to copy the terms into an environment and to read them there.
 
 use std::cell::RefCell;
 
-use py_core::convert::{Read, Token, Verb};
+use py_core::convert::{Opaque, Read, Token, Verb};
 use rustler::{Binary, Term, TermType};
 
 use crate::atoms;
 use crate::ffi::{Elements, Entries};
-use crate::terms;
+use crate::terms::{self, BITSTRING, FUNCTION, IMPROPER, NOT_BINARY};
 
-/// Requests that would take more bytes are copied as terms.
-const LIMIT: usize = 1024;
+/// What is recorded: longer texts are better shared with the caller than copied.
+pub struct Limits {
+    bytes: usize,
+    text: usize,
+}
+
+/// On a scheduler, at first sight.
+pub const SMALL: Limits = Limits { bytes: 1024, text: 1024 };
+
+/// On a scheduler that was told how many parts there are.
+pub const MEDIUM: Limits = Limits { bytes: 64 * 1024, text: 1024 };
+
+/// On a dirty scheduler.
+pub const LARGE: Limits = Limits { bytes: usize::MAX, text: 16 * 1024 };
+
+/// Terms that nest deeper are not recorded: the recorder recurses, on a scheduler's stack.
+const DEPTH: usize = 500;
 
 const ATOM: u8 = 0;
 const INT: u8 = 1;
@@ -22,22 +37,34 @@ const LIST: u8 = 5;
 const TUPLE: u8 = 6;
 const MAP: u8 = 7;
 const STRUCT: u8 = 8;
+const NEGATIVE: u8 = 9;
+const POSITIVE: u8 = 10;
+const PID: u8 = 11;
+const REFERENCE: u8 = 12;
+const PORT: u8 = 13;
+const REFUSED: u8 = 14;
+
+/// Why a term is refused, by the number on the tape.
+const REFUSALS: [&str; 4] = [FUNCTION, IMPROPER, BITSTRING, NOT_BINARY];
 
 pub struct Tape {
     verb: Verb,
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Tape {
-    /// None where something in the request is large, or rare.
-    pub fn record(verb: Verb, parts: Elements<'_>) -> Option<Self> {
+    /// None where the request is beyond the limits, or nests deeply.
+    pub fn record(verb: Verb, parts: Elements<'_>, limits: &Limits) -> Option<Self> {
         SCRATCH.with_borrow_mut(|bytes| {
             bytes.clear();
-            let mut recorder = Recorder { bytes };
-            for part in parts {
-                recorder.put(part)?;
-            }
-            Some(Tape { verb, bytes: bytes[..].into() })
+            Recorder { bytes, limits }.put_all(parts)?;
+            let is_small = bytes.len() <= MEDIUM.bytes;
+            let bytes = if is_small { bytes.clone() } else { std::mem::take(bytes) };
+            Some(Tape { verb, bytes })
         })
     }
 
@@ -50,88 +77,125 @@ impl Tape {
     }
 }
 
-thread_local! {
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 struct Recorder<'a> {
     bytes: &'a mut Vec<u8>,
+    limits: &'a Limits,
 }
 
 impl Recorder<'_> {
-    fn put(&mut self, term: Term<'_>) -> Option<()> {
-        match term.get_type() {
-            TermType::Atom => self.word(ATOM, atoms::id(term)),
-            TermType::Integer => self.word(INT, term.decode::<i64>().ok()? as u64),
-            TermType::Float => self.word(FLOAT, term.decode::<f64>().ok()?.to_bits()),
-            TermType::Binary => self.text(TEXT, Binary::from_term(term).ok()?.as_slice()),
-            TermType::List => self.list(term),
-            TermType::Tuple => {
-                let elements = Elements::of(term)?;
-                self.count(TUPLE, elements.len())?;
-                for element in elements {
-                    self.put(element)?;
-                }
-                Some(())
-            }
-            TermType::Map => self.map(term),
-            _ => None,
-        }
-    }
-
-    fn list(&mut self, mut rest: Term<'_>) -> Option<()> {
-        self.count(LIST, 0)?;
-        let place = self.bytes.len() - 2;
-        let mut len: u16 = 0;
-        while let Ok((head, tail)) = rest.list_get_cell() {
-            self.put(head)?;
-            len += 1;
-            rest = tail;
-        }
-        self.bytes[place..][..2].copy_from_slice(&len.to_ne_bytes());
-        rest.is_empty_list().then_some(())
-    }
-
-    fn map(&mut self, map: Term<'_>) -> Option<()> {
-        let name = map.map_get(atoms::__struct__()).ok().filter(|name| name.is_atom());
-        if name.is_some_and(|name| atoms::py_bytes() == name) {
-            let data = map.map_get(atoms::data()).ok()?;
-            return self.text(BYTES, Binary::from_term(data).ok()?.as_slice());
-        }
-        self.count(if name.is_some() { STRUCT } else { MAP }, map.map_size().ok()?)?;
-        for (key, value) in Entries::of(map)? {
-            self.put(key)?;
-            self.put(value)?;
+    fn put_all(&mut self, parts: Elements<'_>) -> Option<()> {
+        for part in parts {
+            self.put(part, DEPTH)?;
         }
         Some(())
     }
 
+    fn put(&mut self, term: Term<'_>, depth: usize) -> Option<()> {
+        match term.get_type() {
+            TermType::Atom => self.word(ATOM, atoms::id(term)),
+            TermType::Integer => match term.decode::<i64>() {
+                Ok(int) => self.word(INT, int as u64),
+                Err(_) => {
+                    let etf = terms::etf(term);
+                    let (negative, magnitude) = terms::big(&etf);
+                    self.text(if negative { NEGATIVE } else { POSITIVE }, magnitude)
+                }
+            },
+            TermType::Float => self.word(FLOAT, term.decode::<f64>().ok()?.to_bits()),
+            TermType::Binary => match Binary::from_term(term) {
+                Ok(text) => self.text(TEXT, text.as_slice()),
+                Err(_) => self.refuse(BITSTRING),
+            },
+            TermType::List => self.list(term, depth.checked_sub(1)?),
+            TermType::Tuple => self.tuple(term, depth.checked_sub(1)?),
+            TermType::Map => self.map(term, depth.checked_sub(1)?),
+            TermType::Pid => self.text(PID, &terms::etf(term)),
+            TermType::Ref => self.text(REFERENCE, &terms::etf(term)),
+            TermType::Port => self.text(PORT, &terms::etf(term)),
+            TermType::Fun => self.refuse(FUNCTION),
+            TermType::Unknown => self.refuse(BITSTRING),
+        }
+    }
+
+    /// A list's length is put in afterwards, since to count a long one takes too long where only small
+    /// requests are recorded.
+    fn list(&mut self, list: Term<'_>, depth: usize) -> Option<()> {
+        let begin = self.bytes.len();
+        self.count(LIST, 0)?;
+        let place = self.bytes.len() - COUNT;
+        let (mut rest, mut len) = (list, 0_u32);
+        while let Ok((head, tail)) = rest.list_get_cell() {
+            self.put(head, depth)?;
+            len = len.checked_add(1)?;
+            rest = tail;
+        }
+        if !rest.is_empty_list() {
+            self.bytes.truncate(begin);
+            return self.refuse(IMPROPER);
+        }
+        self.bytes[place..][..COUNT].copy_from_slice(&len.to_ne_bytes());
+        Some(())
+    }
+
+    fn tuple(&mut self, tuple: Term<'_>, depth: usize) -> Option<()> {
+        let elements = Elements::of(tuple)?;
+        self.count(TUPLE, elements.len())?;
+        for element in elements {
+            self.put(element, depth)?;
+        }
+        Some(())
+    }
+
+    fn map(&mut self, map: Term<'_>, depth: usize) -> Option<()> {
+        let name = map.map_get(atoms::__struct__()).ok().filter(|name| name.is_atom());
+        if name.is_some_and(|name| atoms::py_bytes() == name) {
+            return match map.map_get(atoms::data()).and_then(Binary::from_term) {
+                Ok(bytes) => self.text(BYTES, bytes.as_slice()),
+                Err(_) => self.refuse(NOT_BINARY),
+            };
+        }
+        self.count(if name.is_some() { STRUCT } else { MAP }, map.map_size().ok()?)?;
+        for (key, value) in Entries::of(map)? {
+            self.put(key, depth)?;
+            self.put(value, depth)?;
+        }
+        Some(())
+    }
+
+    fn refuse(&mut self, why: &str) -> Option<()> {
+        self.count(REFUSED, REFUSALS.iter().position(|refusal| *refusal == why)?)
+    }
+
     fn word(&mut self, tag: u8, word: u64) -> Option<()> {
-        self.bytes.push(tag);
-        self.bytes.extend(word.to_ne_bytes());
+        let mut entry = [tag; 9];
+        entry[1..].copy_from_slice(&word.to_ne_bytes());
+        self.bytes.extend_from_slice(&entry);
         self.fits()
     }
 
     fn count(&mut self, tag: u8, count: usize) -> Option<()> {
         self.bytes.push(tag);
-        self.bytes.extend(u16::try_from(count).ok()?.to_ne_bytes());
+        self.bytes.extend(u32::try_from(count).ok()?.to_ne_bytes());
         self.fits()
     }
 
     fn text(&mut self, tag: u8, text: &[u8]) -> Option<()> {
         // Before it is copied: it may be of any size.
-        if text.len() > LIMIT {
+        if text.len() > self.limits.text {
             return None;
         }
         self.count(tag, text.len())?;
-        self.bytes.extend(text);
+        self.bytes.extend_from_slice(text);
         self.fits()
     }
 
     fn fits(&self) -> Option<()> {
-        (self.bytes.len() <= LIMIT).then_some(())
+        (self.bytes.len() <= self.limits.bytes).then_some(())
     }
 }
+
+/// Bytes that a length takes.
+const COUNT: usize = size_of::<u32>();
 
 /// Reads what was recorded.
 pub struct Player<'a> {
@@ -154,7 +218,7 @@ impl<'a> Player<'a> {
     }
 
     fn count(&mut self) -> usize {
-        u16::from_ne_bytes(self.take(2).try_into().expect("two bytes")).into()
+        u32::from_ne_bytes(self.take(COUNT).try_into().expect("four bytes")) as usize
     }
 
     fn text(&mut self) -> &'a [u8] {
@@ -175,6 +239,13 @@ impl Read for Player<'_> {
             TUPLE => Token::Tuple(self.count()),
             MAP => Token::Map(self.count()),
             STRUCT => Token::Struct(self.count()),
+            tag @ (NEGATIVE | POSITIVE) => {
+                Token::Big { negative: tag == NEGATIVE, magnitude: self.text().to_vec() }
+            }
+            PID => Token::Opaque(Opaque::Pid, self.text().to_vec()),
+            REFERENCE => Token::Opaque(Opaque::Reference, self.text().to_vec()),
+            PORT => Token::Opaque(Opaque::Port, self.text().to_vec()),
+            REFUSED => Token::Refused(REFUSALS[self.count()]),
             tag => unreachable!("nobody records {tag}"),
         }
     }

@@ -10,10 +10,10 @@ use crate::atoms;
 use crate::ffi::{self, Builder, Built, Elements, Entries};
 use crate::shared::SharedBytes;
 
-const FUNCTION: &str = "a function cannot be passed to Python yet";
-const IMPROPER: &str = "an improper list has no Python value; pass a proper list, or a tuple";
-const BITSTRING: &str = "a bitstring that is no binary has no Python value; pad it to whole bytes";
-const NOT_BINARY: &str = "Py.bytes/1 takes a binary";
+pub const FUNCTION: &str = "a function cannot be passed to Python yet";
+pub const IMPROPER: &str = "an improper list has no Python value; pass a proper list, or a tuple";
+pub const BITSTRING: &str = "a bitstring that is no binary has no Python value; pad it to whole bytes";
+pub const NOT_BINARY: &str = "Py.bytes/1 takes a binary";
 
 /// Reads terms, depth first.
 pub struct TermReader<'a> {
@@ -157,14 +157,19 @@ pub fn atom(id: u64) -> Token<'static> {
 fn integer(term: Term<'_>) -> Token<'_> {
     match term.decode() {
         Ok(small) => Token::Int(small),
-        Err(_) => big(&etf(term)),
+        Err(_) => {
+            let etf = etf(term);
+            let (negative, magnitude) = big(&etf);
+            Token::Big { negative, magnitude: magnitude.to_vec() }
+        }
     }
 }
 
-/// A big integer is 131, its tag, its length in 1 or 4 bytes, its sign, its magnitude.
-fn big(etf: &[u8]) -> Token<'static> {
+/// Sign and magnitude of a big integer in external term format: 131, its tag, its length in 1 or 4
+/// bytes, its sign, its magnitude.
+pub fn big(etf: &[u8]) -> (bool, &[u8]) {
     let header = if etf[1] == SMALL_BIG_EXT { 3 } else { 6 };
-    Token::Big { negative: etf[header] != 0, magnitude: etf[header + 1..].to_vec() }
+    (etf[header] != 0, &etf[header + 1..])
 }
 
 const SMALL_BIG_EXT: u8 = 110;

@@ -12,7 +12,7 @@ use rustler::{LocalPid, Term};
 use crate::atoms;
 use crate::ffi::{self, Elements, Letter};
 use crate::reply::Caller;
-use crate::tape::Tape;
+use crate::tape::{self, Limits, Tape};
 use crate::terms::{TermReader, etf};
 
 /// A request of a process.
@@ -37,16 +37,25 @@ impl Call {
         verb: Verb,
         request: Term<'_>,
     ) -> Option<Self> {
-        let tape = Tape::record(verb, parts(request)?)?;
-        Some(Call {
-            caller: Caller::new(caller, tag),
-            leader: GroupLeader::of(leader),
-            record: Record::Tape(tape),
-        })
+        let tape = Tape::record(verb, parts(request)?, &tape::SMALL)?;
+        Some(Call::new(caller, tag, leader, Record::Tape(tape)))
     }
 
-    pub fn large(caller: LocalPid, tag: Term<'_>, leader: Term<'_>, verb: Verb, request: Term<'_>) -> Self {
-        let record = Record::Letter(verb, Letter::copy(&[request]));
+    /// Any request; what is beyond the limits is copied as terms.
+    pub fn any(
+        caller: LocalPid,
+        tag: Term<'_>,
+        leader: Term<'_>,
+        verb: Verb,
+        request: Term<'_>,
+        limits: &Limits,
+    ) -> Self {
+        let tape = parts(request).and_then(|parts| Tape::record(verb, parts, limits));
+        let record = tape.map_or_else(|| Record::Letter(verb, Letter::copy(&[request])), Record::Tape);
+        Call::new(caller, tag, leader, record)
+    }
+
+    fn new(caller: LocalPid, tag: Term<'_>, leader: Term<'_>, record: Record) -> Self {
         Call { caller: Caller::new(caller, tag), leader: GroupLeader::of(leader), record }
     }
 }
