@@ -19,6 +19,7 @@ defmodule Py.Native do
   def start_pool(_pool, _ref, _group_leader, _config, _timeout), do: not_loaded()
   def close_pool(_pool), do: not_loaded()
   def info(_pool), do: not_loaded()
+  def stacktrace(_pool, _tag), do: not_loaded()
 
   # A request
   def submit(_pool, _tag, _group_leader, _request, _timeout, _wants_ticket?), do: not_loaded()

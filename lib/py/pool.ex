@@ -134,6 +134,43 @@ defmodule Py.Pool do
     end
   end
 
+  @doc """
+  The Python stacks of the calls in progress, those of `running_calls` in `info/1`, the longest first: each
+  `%{function: "module.name", age_ms: n, awaiting: boolean, frames: frames}`. Frames are as in the `traceback` of a
+  `Py.Error`, the innermost last. Of a coroutine they are the places where it waits.
+
+  An error of kind `:timeout` says that Python did not answer within `timeout` milliseconds: some C code keeps its lock.
+
+      iex> future = Py.async_call(:time, :sleep, [60])
+      iex> Process.sleep(50)
+      iex> {:ok, [call]} = Py.Pool.stacktrace(Py)
+      iex> {call.function, call.awaiting}
+      {"time.sleep", false}
+      iex> Py.cancel(future)
+      :ok
+  """
+  @spec stacktrace(atom, timeout) :: {:ok, [map]} | {:error, Error.t()}
+  def stacktrace(name, timeout \\ 5_000) do
+    with {:ok, pool} <- fetch(name, timeout) do
+      # Its mailbox takes an answer that comes too late.
+      task = Task.async(fn -> ask_for_stacks(pool) end)
+
+      case Task.yield(task, timeout) || Task.shutdown(task, :brutal_kill) do
+        {:ok, result} ->
+          result
+
+        nil ->
+          {:error, Error.new(:timeout, "Python did not tell its stacks within #{timeout} ms")}
+      end
+    end
+  end
+
+  defp ask_for_stacks(pool) do
+    ref = make_ref()
+    :ok = Native.stacktrace(pool.native, ref)
+    receive(do: ({:py_result, ^ref, result} -> result))
+  end
+
   @doc false
   @spec lookup(atom) :: t | :starting | :stopped | nil
   def lookup(name), do: :persistent_term.get(key(name), nil)

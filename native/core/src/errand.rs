@@ -21,6 +21,7 @@ enum Errand {
     InterruptLoop,
     ReplaceLoop,
     ForgetPool(usize),
+    TellStacks(Arc<Ticket>),
     /// There is something in `releases`.
     Release,
 }
@@ -53,6 +54,10 @@ impl Errands {
 
     pub fn forget_pool(&self, pool: usize) {
         self.send(Errand::ForgetPool(pool));
+    }
+
+    pub fn tell_stacks(&self, ticket: Arc<Ticket>) {
+        self.send(Errand::TellStacks(ticket));
     }
 
     pub fn release(&self, object: Py<PyAny>) {
@@ -111,6 +116,10 @@ fn run(py: Python<'_>, interpreter: &'static Interpreter, errand: Errand) {
         Errand::ReplaceLoop => interpreter.replace_loop(py),
         Errand::ForgetPool(pool) => {
             interpreter.forget_pool(py, pool);
+            Ok(())
+        }
+        Errand::TellStacks(ticket) => {
+            interpreter.tell_stacks(py, &ticket);
             Ok(())
         }
         Errand::Release => {

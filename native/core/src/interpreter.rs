@@ -82,6 +82,7 @@ struct Hooks {
     loop_runs_one_of: Py<PyAny>,
     loop_abandon: Py<PyAny>,
     is_importing: Py<PyAny>,
+    stacks: Py<PyAny>,
     int_from_bytes: Py<PyAny>,
     little: Py<PyString>,
 }
@@ -116,6 +117,7 @@ impl Hooks {
             loop_abandon: event_loop.getattr("abandon")?.unbind(),
             loop_runs_one_of: event_loop.getattr("runs_one_of")?.unbind(),
             is_importing: py.import("erlang._imports")?.getattr("is_under_way_in")?.unbind(),
+            stacks: py.import("erlang._stacks")?.getattr("stacks")?.unbind(),
             int_from_bytes: py.get_type::<PyInt>().getattr("from_bytes")?.unbind(),
             little: PyString::new(py, "little").unbind(),
         })
@@ -512,6 +514,17 @@ impl Interpreter {
             thread.raise(self.hooks.cancelled.bind(py));
         }
         Ok(true)
+    }
+
+    /// Answers with what the pool of the ticket is at.
+    pub(crate) fn tell_stacks(&'static self, py: Python<'_>, ticket: &Ticket) {
+        ticket.begin();
+        let calls = self.scheduler.calls(ticket.pool());
+        let told = self.hooks.stacks.bind(py).call1((calls,));
+        match told {
+            Ok(stacks) => ticket.settle_value(self, &stacks),
+            Err(error) => crate::runner::raise(py, self, ticket, &error),
+        }
     }
 
     /// Stops a call inline whose time is up, unless it is importing.

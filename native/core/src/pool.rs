@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::gate::Closed;
 use crate::inline::{self, Inline, Ran};
@@ -45,7 +45,7 @@ pub struct PoolInfo {
 #[derive(Clone, Debug)]
 pub struct Running {
     pub subject: String,
-    pub age: Duration,
+    pub age_ms: u64,
     /// It is a coroutine on the event loop.
     pub awaiting: bool,
 }
@@ -261,26 +261,15 @@ impl Pool {
 
     /// What is in progress, the longest first.
     pub fn running(&self) -> Vec<Running> {
-        let now = Instant::now();
-        let mut tickets: Vec<Arc<Ticket>> = Vec::new();
-        {
-            let state = self.scheduler.lock();
-            let mine = |ticket: &&Arc<Ticket>| ticket.pool() == self.id;
-            tickets.extend(state.awaiting().filter(mine).cloned());
-            for doing in state.doing() {
-                tickets.extend(
-                    doing.current.iter().filter(mine).filter(|ticket| !ticket.is_answered()).cloned(),
-                );
-            }
+        let running = |(subject, age_ms, _, task)| Running { subject, age_ms, awaiting: task != 0 };
+        self.scheduler.calls(self.id).into_iter().map(running).collect()
+    }
+
+    /// Answers with the Python stacks of what is in progress; never, while C code keeps the GIL.
+    pub fn tell_stacks(&self, ticket: Arc<Ticket>) {
+        if let Some(interpreter) = self.scheduler.interpreter() {
+            interpreter.errands.tell_stacks(ticket);
         }
-        let running = |ticket: Arc<Ticket>| Running {
-            subject: ticket.wire().subject(),
-            age: ticket.started().map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
-            awaiting: ticket.task() != 0,
-        };
-        let mut running: Vec<_> = tickets.into_iter().map(running).collect();
-        running.sort_by_key(|running| std::cmp::Reverse(running.age));
-        running
     }
 }
 

@@ -400,6 +400,30 @@ impl Scheduler {
         state.runners.iter().find(|runner| runner.desk.is_at(ticket)).and_then(|runner| runner.desk.thread())
     }
 
+    /// What is in progress in a pool: what it is, its age in milliseconds, the thread it is on and the
+    /// key of its task, each 0 where there is none. The oldest come first.
+    pub(crate) fn calls(&self, pool: usize) -> Vec<(String, u64, u64, u64)> {
+        let now = Instant::now();
+        let mut calls: Vec<(Arc<Ticket>, Option<ThreadId>)> = Vec::new();
+        {
+            let state = self.lock();
+            let mine = |ticket: &&Arc<Ticket>| ticket.pool() == pool && !ticket.is_answered();
+            calls.extend(state.awaiting().filter(mine).map(|ticket| (ticket.clone(), None)));
+            for runner in state.runners.iter().filter(|runner| !runner.retired) {
+                let doing = runner.desk.lock();
+                let current = doing.current.iter().filter(mine).filter(|ticket| ticket.task() == 0);
+                calls.extend(current.map(|ticket| (ticket.clone(), runner.desk.thread())));
+            }
+        }
+        calls.sort_by_key(|(ticket, _)| ticket.started());
+        let call = |(ticket, thread): (Arc<Ticket>, Option<ThreadId>)| {
+            let age = ticket.started().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            let thread = thread.map_or(0, |thread| thread.number() as u64);
+            (ticket.wire().subject(), age.as_millis() as u64, thread, ticket.task())
+        };
+        calls.into_iter().map(call).collect()
+    }
+
     // --- for the watch -----------------------------------------------------------------------
 
     /// Lets another thread take over from those that have been at one request for `limit`, and takes

@@ -64,6 +64,9 @@ rustler::atoms! {
     logger,
     thread,
     leader,
+    age_ms,
+    awaiting,
+    frames,
     version,
     map,
 }

@@ -22,7 +22,7 @@ use crate::ffi::Envelope;
 use crate::host::Node;
 use crate::inline::Here;
 use crate::reply::Caller;
-use crate::work::{Call, GroupLeader, Start};
+use crate::work::{Call, GroupLeader, Question, Start};
 
 /// What is allocated on a scheduler is mostly freed on a thread of Python's, where the C library's
 /// allocator has both wait for a lock.
@@ -173,7 +173,7 @@ fn info(env: Env<'_>, pool: ResourceArc<PoolResource>) -> Info {
     let info = pool.0.info();
     let running = pool.0.running().into_iter().map(|running| Running {
         function: running.subject,
-        age_ms: running.age.as_millis() as u64,
+        age_ms: running.age_ms,
         awaiting: running.awaiting,
     });
     Info {
@@ -189,6 +189,14 @@ fn info(env: Env<'_>, pool: ResourceArc<PoolResource>) -> Info {
         inline: info.inline.map(|closed| atoms::known(env, closed.name())),
         inline_overrun: pool.0.overran(),
     }
+}
+
+/// Answers with the Python stacks of what is in progress, as a request is answered.
+#[rustler::nif]
+fn stacktrace(env: Env<'_>, pool: ResourceArc<PoolResource>, tag: Term<'_>) -> Atom {
+    let question = Question(Caller::new(env.pid(), tag));
+    pool.0.tell_stacks(pool.0.ticket(question, None));
+    atoms::ok()
 }
 
 /// `:ok`, or a ticket where one is asked for; `:large` where this would take a scheduler too long.

@@ -226,3 +226,36 @@ impl Wire for Start {
         self.caller.monitor(canceller)
     }
 }
+
+/// What is answered about the pool itself, and never runs.
+pub struct Question(pub Caller);
+
+impl Wire for Question {
+    fn caller(&self) -> u64 {
+        self.0.word()
+    }
+
+    fn read<'py>(&self, _: Python<'py>, _: &Interpreter) -> Result<Request<'py>, Fault> {
+        Err(Fault::new(Kind::Encode, "a question is no request"))
+    }
+
+    fn leader(&self) -> Leader {
+        Leader::Local(self.0.word())
+    }
+
+    fn leader_etf(&self) -> Vec<u8> {
+        ffi::etf_of_word(self.0.word())
+    }
+
+    fn subject(&self) -> String {
+        String::from("stacktrace")
+    }
+
+    fn send(&self, outcome: Outcome<'_, '_>) {
+        self.0.answer(outcome);
+    }
+
+    fn monitor(&self, canceller: Canceller) -> bool {
+        self.0.monitor(canceller)
+    }
+}

@@ -14,7 +14,7 @@ from erlang._text import message_of, type_name, utf8
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
+    from types import FrameType, TracebackType
     from typing import Any
 
 _MAX_LEVELS = 16
@@ -122,37 +122,38 @@ def _how_to_install(name: object) -> list[str]:
 
 
 def _traceback(traceback: TracebackType | None) -> list[dict[Atom, object]]:
-    while traceback is not None and _is_ours(traceback):
-        traceback = traceback.tb_next
-    entries = []
+    lines = []
     while traceback is not None:
-        entries.append(traceback)
+        lines.append((traceback.tb_frame, traceback.tb_lineno))
         traceback = traceback.tb_next
-    return [_entry(entry) for entry in entries[-_MAX_FRAMES:]]
+    return frames(lines)
 
 
-def _is_ours(traceback: TracebackType) -> bool:
-    return traceback.tb_frame.f_code.co_filename.startswith(_OUR_FILES)
+def frames(lines: list[tuple[FrameType, int]]) -> list[dict[Atom, object]]:
+    """Frames and their lines as they are told to Elixir, without ours in front of the user's."""
+    theirs = 0
+    while theirs < len(lines) and lines[theirs][0].f_code.co_filename.startswith(_OUR_FILES):
+        theirs += 1
+    return [_frame(frame, line) for frame, line in lines[theirs:][-_MAX_FRAMES:]]
 
 
-def _entry(traceback: TracebackType) -> dict[Atom, object]:
-    code = traceback.tb_frame.f_code
+def _frame(frame: FrameType, line: int) -> dict[Atom, object]:
+    code = frame.f_code
     return {
         _FILE: utf8(code.co_filename),
-        _LINE: traceback.tb_lineno,
+        _LINE: line,
         _FUNCTION: utf8(code.co_qualname),
-        _SOURCE: _source(traceback),
+        _SOURCE: _source(frame, line),
     }
 
 
-def _source(traceback: TracebackType) -> str | None:
+def _source(frame: FrameType, number: int) -> str | None:
     import linecache
 
-    frame = traceback.tb_frame
     file = frame.f_code.co_filename
     try:
         linecache.checkcache(file)
-        line = linecache.getline(file, traceback.tb_lineno, frame.f_globals)
+        line = linecache.getline(file, number, frame.f_globals)
     except BaseException:  # a loader of the user's own is asked for the source
         return None
     return utf8(line.strip()) or None

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 def run() -> None:
     """Serve until the loop is abandoned; a loop that user code closes is replaced."""
+    global _thread
+    _thread = threading.get_ident()
     served = _abandoned
     while served == _abandoned:
         loop = _current()
@@ -90,6 +92,17 @@ def runs_one_of(keys: list[int]) -> bool:
     return any(task is asyncio.current_task(loop) for task, loop in tasks)
 
 
+def task_of(key: int) -> tuple[asyncio.Task[object] | None, int | None]:
+    """The task of that key, and the thread of the loop where the loop is at a step of it."""
+    import asyncio
+
+    job = _jobs.get(key)
+    if job is None or job.task is None:
+        return None, None
+    return job.task, _thread if asyncio.current_task(job.loop) is job.task else None
+
+
+_thread: int | None = None
 _jobs: dict[int, _Job] = {}
 _inbox: deque[tuple[_Job, Context]] = deque()
 _woken = False
