@@ -16,6 +16,9 @@ const RUNNING: u8 = 1;
 const AWAITING: u8 = 2;
 const SETTLED: u8 = 3;
 
+/// What a caller is told whose request did not come to run.
+pub const UP_BEFORE: &str = "the time was up before it could run";
+
 /// Where a request is when it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -133,9 +136,16 @@ impl Ticket {
         self.task.load(Ordering::Relaxed)
     }
 
-    /// False where the request was settled while it was in the queue: then it must not run.
+    /// False where the request must not run: it was settled while it was in the queue, or is now, since
+    /// its time is up.
     pub(crate) fn begin(&self) -> bool {
-        self.started_ns.store(self.age_ns(), Ordering::Relaxed);
+        let now = Instant::now();
+        let age = u64::try_from(now.saturating_duration_since(self.submitted).as_nanos()).unwrap_or(u64::MAX);
+        self.started_ns.store(age.max(1), Ordering::Relaxed);
+        if self.is_overdue(now) {
+            self.settle(Outcome::Failed(Fault::new(Kind::Timeout, UP_BEFORE)));
+            return false;
+        }
         self.advance(QUEUED, RUNNING)
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::interpreter::Interpreter;
 use crate::scheduler::Scheduler;
-use crate::ticket::{Phase, Ticket};
+use crate::ticket::{Phase, Ticket, UP_BEFORE};
 use crate::wire::Kind;
 
 /// A request that takes longer lets another thread take over.
@@ -67,7 +67,7 @@ fn expire(scheduler: &Scheduler, ticket: &Arc<Ticket>) {
         Phase::Queued if scheduler.is_starting(ticket.pool()) => {
             scheduler.fail(ticket, Kind::Starting, "the pool was still starting when the time was up");
         }
-        Phase::Queued => scheduler.fail(ticket, Kind::Timeout, "the time was up before it could run"),
+        Phase::Queued => scheduler.fail(ticket, Kind::Timeout, UP_BEFORE),
         _ => scheduler.fail(ticket, Kind::Timeout, "the time was up while it ran"),
     }
 }
