@@ -130,4 +130,25 @@ defmodule Py.TelemetryTest do
     assert {%{queue_time: 0, run_time: 0}, %{reason: :overloaded, name: :sqrt}} = failed()
     Enum.each([running, queued], &Py.cancel/1)
   end
+
+  @tag :own_vm
+  test "an inline call that takes too long, and one that does not" do
+    options = [on: @pool, inline: true]
+    Py.call(:math, :sqrt, [16], on: @pool)
+    assert {_times, _facts} = stopped()
+    eventually(fn -> Py.Pool.info(@pool).inline == :open end)
+
+    assert {:ok, nil} = Py.call(:time, :sleep, [0.02], options)
+    assert_receive {:telemetry, [:py, :inline, :overrun], %{duration: duration}, facts}, 1_000
+    assert duration >= unit(20)
+    assert facts == %{pool: @pool, kind: :call, target: :time, name: :sleep}
+    assert {%{duration: duration}, %{result: nil}} = stopped()
+    assert duration >= unit(20)
+
+    assert {:ok, 4.0} = Py.call(:math, :sqrt, [16], options)
+    assert {%{run_time: _}, %{result: 4.0}} = stopped()
+    assert {:error, error} = Py.call(:math, :sqrt, [-1], options)
+    assert {_times, %{reason: :python, error: ^error}} = failed()
+    refute_received {:telemetry, [:py, :inline, :overrun], _, _}
+  end
 end

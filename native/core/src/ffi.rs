@@ -573,12 +573,12 @@ macro_rules! native_function {
     };
 }
 
-native_function!(send, crate::interpreter::native_send);
-native_function!(interrupted, crate::interpreter::native_interrupted);
-native_function!(finish, crate::interpreter::native_finish);
-native_function!(pending_output, crate::interpreter::native_pending_output);
-native_function!(loop_waits, crate::interpreter::native_loop_waits);
-native_function!(loop_returns, crate::interpreter::native_loop_returns);
+native_function!(send, crate::natives::send);
+native_function!(interrupted, crate::natives::interrupted);
+native_function!(finish, crate::natives::finish);
+native_function!(pending_output, crate::natives::pending_output);
+native_function!(loop_waits, crate::natives::loop_waits);
+native_function!(loop_returns, crate::natives::loop_returns);
 
 // ---------------------------------------------------------------------------------------------
 // Tickets that Python keeps for us

@@ -7,31 +7,27 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyAnyMethods, PyBytes, PyDict, PyInt, PyModule, PyString, PyType};
 
 use crate::boot::Facts;
 use crate::convert::Opaque;
 use crate::errand::Errands;
+use crate::event_loop::EventLoop;
 use crate::ffi::{self, Attached};
 use crate::gate::Gate;
 use crate::inline::{Visit, Visitors};
 use crate::request::{Source, no_such_module};
 use crate::scheduler::Scheduler;
 use crate::ticket::{Phase, Ticket};
-use crate::wire::{Address, Host, Kind, Outcome};
+use crate::wire::Host;
 
 /// Atoms are few and never freed, so are their Python twins; the bound is for those who make many.
 const MAX_CACHED_NAMES: usize = 16_384;
 
-/// How long a loop that was interrupted may take to go on.
-const LOOP_GRACE: Duration = Duration::from_secs(1);
-
 pub struct Interpreter {
-    hooks: Hooks,
+    pub(crate) hooks: Hooks,
     atoms: Attached<ByWord<Py<PyAny>>>,
     names: Attached<ByWord<Py<PyString>>>,
     /// Modules that were found fully imported once, by address.
@@ -41,50 +37,40 @@ pub struct Interpreter {
     pub(crate) errands: Errands,
     pub(crate) gate: Gate,
     pub(crate) visitors: Visitors,
-    host: Box<dyn Host>,
-    output_pending: AtomicBool,
-    next_task: AtomicU64,
-    event_loop: Mutex<EventLoop>,
+    pub(crate) host: Box<dyn Host>,
+    pub(crate) output_pending: AtomicBool,
+    pub(crate) next_task: AtomicU64,
+    pub(crate) event_loop: Mutex<EventLoop>,
     set_version: bool,
     main_thread: ffi::SignalTarget,
 }
 
-#[derive(Default)]
-struct EventLoop {
-    started: bool,
-    thread: Option<ffi::ThreadId>,
-    /// Since when it is stuck in spite of having been interrupted.
-    interrupted: Option<Instant>,
-    /// Whether somebody is on the way to see to it.
-    errand: bool,
-}
-
 /// What is looked up once in the `erlang` package.
-struct Hooks {
-    atom: Py<PyType>,
-    pid: Py<PyType>,
-    reference: Py<PyType>,
-    port: Py<PyType>,
-    structure: Py<PyType>,
-    cancelled: Py<PyAny>,
-    from_struct: Py<PyAny>,
-    describe: Py<PyAny>,
-    describe_error: Py<PyAny>,
-    new_base: Py<PyAny>,
-    init: Py<PyAny>,
-    run_code: Py<PyAny>,
-    reload: Py<PyAny>,
-    leader: Py<PyAny>,
-    flush_output: Py<PyAny>,
-    loop_run: Py<PyAny>,
-    loop_submit: Py<PyAny>,
-    loop_cancel: Py<PyAny>,
-    loop_runs_one_of: Py<PyAny>,
-    loop_abandon: Py<PyAny>,
-    is_importing: Py<PyAny>,
-    stacks: Py<PyAny>,
-    int_from_bytes: Py<PyAny>,
-    little: Py<PyString>,
+pub(crate) struct Hooks {
+    pub(crate) atom: Py<PyType>,
+    pub(crate) pid: Py<PyType>,
+    pub(crate) reference: Py<PyType>,
+    pub(crate) port: Py<PyType>,
+    pub(crate) structure: Py<PyType>,
+    pub(crate) cancelled: Py<PyAny>,
+    pub(crate) from_struct: Py<PyAny>,
+    pub(crate) describe: Py<PyAny>,
+    pub(crate) describe_error: Py<PyAny>,
+    pub(crate) new_base: Py<PyAny>,
+    pub(crate) init: Py<PyAny>,
+    pub(crate) run_code: Py<PyAny>,
+    pub(crate) reload: Py<PyAny>,
+    pub(crate) leader: Py<PyAny>,
+    pub(crate) flush_output: Py<PyAny>,
+    pub(crate) loop_run: Py<PyAny>,
+    pub(crate) loop_submit: Py<PyAny>,
+    pub(crate) loop_cancel: Py<PyAny>,
+    pub(crate) loop_runs_one_of: Py<PyAny>,
+    pub(crate) loop_abandon: Py<PyAny>,
+    pub(crate) is_importing: Py<PyAny>,
+    pub(crate) stacks: Py<PyAny>,
+    pub(crate) int_from_bytes: Py<PyAny>,
+    pub(crate) little: Py<PyString>,
 }
 
 impl Hooks {
@@ -386,95 +372,6 @@ impl Interpreter {
         }
     }
 
-    // --- coroutines --------------------------------------------------------------------------
-
-    /// Has the event loop await `coroutine` and settle the ticket.
-    pub(crate) fn await_on_loop<'py>(
-        &'static self,
-        py: Python<'py>,
-        coroutine: &Bound<'py, PyAny>,
-        ticket: &Arc<Ticket>,
-    ) -> PyResult<()> {
-        let started = std::mem::replace(&mut lock(&self.event_loop).started, true);
-        if !started {
-            crate::runner::spawn_loop(self);
-        }
-        let task = self.next_task.fetch_add(1, Ordering::Relaxed);
-        if !ticket.hand_to_loop(task) {
-            coroutine.call_method0("close")?;
-            return Ok(());
-        }
-        self.scheduler.awaits(ticket);
-        let handle = ffi::ticket_capsule(py, ticket.clone())?;
-        self.hooks.loop_submit.bind(py).call1((task, coroutine, handle)).map(drop)
-    }
-
-    pub(crate) fn introduce_loop(&self, thread: ffi::ThreadId) {
-        lock(&self.event_loop).thread = Some(thread);
-    }
-
-    /// Interrupts a loop that keeps a cancelled task from ending; one that does not mind is replaced.
-    pub(crate) fn unblock_loop(&self, now: Instant) {
-        if self.scheduler.stuck_tasks(now).is_empty() {
-            lock(&self.event_loop).interrupted = None;
-            return;
-        }
-        let mut event_loop = lock(&self.event_loop);
-        // One errand at a time: while the GIL is held elsewhere they would pile up.
-        if event_loop.errand {
-            return;
-        }
-        match event_loop.interrupted {
-            None => self.errands.interrupt_loop(),
-            Some(since) if now.saturating_duration_since(since) >= LOOP_GRACE => self.errands.replace_loop(),
-            Some(_) => return,
-        }
-        event_loop.errand = true;
-    }
-
-    /// Interrupts the step that the loop is at, if it belongs to a task that was to end.
-    pub(crate) fn interrupt_loop(&self, py: Python<'_>) -> PyResult<()> {
-        lock(&self.event_loop).errand = false;
-        if self.loop_is_blocked(py)? {
-            let mut event_loop = lock(&self.event_loop);
-            event_loop.interrupted = Some(Instant::now());
-            if let Some(thread) = event_loop.thread {
-                thread.raise(self.hooks.cancelled.bind(py));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the loop is at a step of a task that should have ended long ago. A loop that only had
-    /// to wait for the GIL is not.
-    fn loop_is_blocked(&self, py: Python<'_>) -> PyResult<bool> {
-        let keys = self.scheduler.stuck_tasks(Instant::now());
-        self.hooks.loop_runs_one_of.bind(py).call1((keys,))?.is_truthy()
-    }
-
-    /// Leaves a loop to itself that is blocked for good, and starts another. What it was at is lost.
-    pub(crate) fn replace_loop(&'static self, py: Python<'_>) -> PyResult<()> {
-        lock(&self.event_loop).errand = false;
-        if !self.loop_is_blocked(py)? {
-            return Ok(());
-        }
-        lock(&self.event_loop).interrupted = None;
-        let lost = self.scheduler.take_awaiting();
-        self.hooks.loop_abandon.bind(py).call0()?;
-        for ticket in lost {
-            ticket.fail(
-                Kind::Crashed,
-                "the event loop was blocked by another call for good and had to be replaced",
-            );
-        }
-        crate::runner::spawn_loop(self);
-        Ok(())
-    }
-
-    pub(crate) fn run_loop(&self, py: Python<'_>) -> PyResult<()> {
-        self.hooks.loop_run.bind(py).call0().map(drop)
-    }
-
     // --- interrupting ------------------------------------------------------------------------
 
     /// Stops what still runs for a ticket that is settled. Needs no GIL itself.
@@ -576,87 +473,6 @@ impl Hasher for WordHasher {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-// --- what Python calls: the functions of `_erlang` ---------------------------------------------
-
-type Arguments<'a, 'py> = &'a [Bound<'py, PyAny>];
-
-pub(crate) fn native_send<'py>(
-    interpreter: &'static Interpreter,
-    py: Python<'py>,
-    arguments: Arguments<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let [to, message] = arguments else {
-        return Err(PyTypeError::new_err("send(dest, message) takes two arguments"));
-    };
-    let sent = if let Some(etf) = interpreter.opaque_etf(to) {
-        interpreter.host.send(interpreter, Address::Pid(&etf), message)
-    } else if let Ok(name) = to.cast::<PyString>() {
-        interpreter.host.send(interpreter, Address::Name(name.to_str()?), message)
-    } else {
-        return Err(PyTypeError::new_err("dest must be an erlang.Pid or a registered name"));
-    };
-    let sent = sent.map_err(|fault| PyTypeError::new_err(fault.message))?;
-    Ok(pyo3::types::PyBool::new(py, sent).to_owned().into_any())
-}
-
-pub(crate) fn native_interrupted<'py>(
-    interpreter: &'static Interpreter,
-    py: Python<'py>,
-    _: Arguments<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let interrupted = interpreter.scheduler.main_is_interrupted();
-    Ok(pyo3::types::PyBool::new(py, interrupted).to_owned().into_any())
-}
-
-pub(crate) fn native_finish<'py>(
-    interpreter: &'static Interpreter,
-    py: Python<'py>,
-    arguments: Arguments<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let [handle, value, error] = arguments else {
-        return Err(PyTypeError::new_err("finish(handle, value, error) takes three arguments"));
-    };
-    let ticket = ffi::capsule_ticket(handle)?;
-    interpreter.scheduler.awaited(&ticket);
-    if error.is_none() {
-        ticket.settle_value(interpreter, value);
-    } else {
-        let description = interpreter.hooks.describe_error.bind(py).call1((error,))?;
-        ticket.settle(Outcome::Raised(interpreter, &description));
-    }
-    Ok(py.None().into_bound(py))
-}
-
-pub(crate) fn native_pending_output<'py>(
-    interpreter: &'static Interpreter,
-    py: Python<'py>,
-    _: Arguments<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
-    interpreter.output_pending.store(true, Ordering::Relaxed);
-    Ok(py.None().into_bound(py))
-}
-
-/// The event loop is about to wait for events.
-pub(crate) fn native_loop_waits<'py>(
-    interpreter: &'static Interpreter,
-    py: Python<'py>,
-    _: Arguments<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
-    interpreter.gate.look(py);
-    interpreter.gate.leave();
-    Ok(py.None().into_bound(py))
-}
-
-/// The event loop is back from waiting.
-pub(crate) fn native_loop_returns<'py>(
-    interpreter: &'static Interpreter,
-    py: Python<'py>,
-    _: Arguments<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
-    py.detach(|| interpreter.gate.enter());
-    Ok(py.None().into_bound(py))
 }

@@ -1,0 +1,90 @@
+//! What Python calls: the functions of `_erlang`.
+
+use std::sync::atomic::Ordering;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use crate::ffi;
+use crate::interpreter::Interpreter;
+use crate::wire::{Address, Outcome};
+
+type Arguments<'a, 'py> = &'a [Bound<'py, PyAny>];
+
+pub fn send<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    arguments: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let [to, message] = arguments else {
+        return Err(PyTypeError::new_err("send(dest, message) takes two arguments"));
+    };
+    let sent = if let Some(etf) = interpreter.opaque_etf(to) {
+        interpreter.host.send(interpreter, Address::Pid(&etf), message)
+    } else if let Ok(name) = to.cast::<PyString>() {
+        interpreter.host.send(interpreter, Address::Name(name.to_str()?), message)
+    } else {
+        return Err(PyTypeError::new_err("dest must be an erlang.Pid or a registered name"));
+    };
+    let sent = sent.map_err(|fault| PyTypeError::new_err(fault.message))?;
+    Ok(pyo3::types::PyBool::new(py, sent).to_owned().into_any())
+}
+
+pub fn interrupted<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    _: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let interrupted = interpreter.scheduler.main_is_interrupted();
+    Ok(pyo3::types::PyBool::new(py, interrupted).to_owned().into_any())
+}
+
+pub fn finish<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    arguments: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let [handle, value, error] = arguments else {
+        return Err(PyTypeError::new_err("finish(handle, value, error) takes three arguments"));
+    };
+    let ticket = ffi::capsule_ticket(handle)?;
+    interpreter.scheduler.awaited(&ticket);
+    if error.is_none() {
+        ticket.settle_value(interpreter, value);
+    } else {
+        let description = interpreter.hooks.describe_error.bind(py).call1((error,))?;
+        ticket.settle(Outcome::Raised(interpreter, &description));
+    }
+    Ok(py.None().into_bound(py))
+}
+
+pub fn pending_output<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    _: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    interpreter.output_pending.store(true, Ordering::Relaxed);
+    Ok(py.None().into_bound(py))
+}
+
+/// The event loop is about to wait for events.
+pub fn loop_waits<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    _: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    interpreter.gate.look(py);
+    interpreter.gate.leave();
+    Ok(py.None().into_bound(py))
+}
+
+/// The event loop is back from waiting.
+pub fn loop_returns<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    _: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    py.detach(|| interpreter.gate.enter());
+    Ok(py.None().into_bound(py))
+}
