@@ -5,6 +5,7 @@ use std::cell::RefCell;
 
 use py_core::convert::{Opaque, Read, Token, Verb};
 use rustler::{Binary, Term, TermType};
+use smallvec::SmallVec;
 
 use crate::atoms;
 use crate::ffi::{Elements, Entries};
@@ -49,8 +50,11 @@ const REFUSALS: [&str; 4] = [FUNCTION, IMPROPER, BITSTRING, NOT_BINARY];
 
 pub struct Tape {
     verb: Verb,
-    bytes: Vec<u8>,
+    bytes: SmallVec<[u8; FEW]>,
 }
+
+/// So many bytes are part of the request, where whoever reads it finds them at once.
+const FEW: usize = 96;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -63,7 +67,11 @@ impl Tape {
             bytes.clear();
             Recorder { bytes, limits }.put_all(parts)?;
             let is_small = bytes.len() <= MEDIUM.bytes;
-            let bytes = if is_small { bytes.clone() } else { std::mem::take(bytes) };
+            let bytes = if is_small {
+                SmallVec::from_slice(bytes)
+            } else {
+                SmallVec::from_vec(std::mem::take(bytes))
+            };
             Some(Tape { verb, bytes })
         })
     }
