@@ -221,6 +221,12 @@ defmodule Py.Cases.InlineTest do
     assert inline(pool, "1") == {:ok, 1}
   end
 
+  test "without a timeout it has five seconds", %{pool: pool} do
+    {ms, result} = timed(fn -> inline(pool, "while True: pass", %{}, timeout: :infinity) end)
+    assert %{kind: :timeout, message: message} = error(result)
+    assert message =~ "inline" and ms in 4_900..8_000
+  end
+
   test "a pool that stops or is not there is the same error", %{pool: pool, pool_pid: pid} do
     GenServer.stop(pid, :shutdown)
     assert %{kind: kind} = error(inline(pool, "1"))

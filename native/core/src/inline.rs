@@ -64,7 +64,11 @@ pub struct Visit {
 /// How long a call that was to stop is left alone.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
-const NEVER: u64 = u64::MAX;
+/// A call inline ends at the latest then, whatever its own timeout: a scheduler that waits for it
+/// keeps the VM from much, from stopping among others.
+const LONGEST: Duration = Duration::from_secs(5);
+
+const UP_INLINE: &str = "the time was up while it ran inline, where a call has 5 s at the most; without inline: true it has its timeout";
 
 impl Visitors {
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Visit>>> {
@@ -83,7 +87,7 @@ impl Visitors {
 
 impl Visit {
     fn ns(&self, instant: Instant) -> u64 {
-        u64::try_from(instant.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(NEVER)
+        u64::try_from(instant.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn is_overdue(&self, now: Instant) -> bool {
@@ -100,8 +104,8 @@ impl Visit {
         due
     }
 
-    fn begin(&self, deadline: Option<Instant>) {
-        let deadline = deadline.map_or(NEVER, |deadline| self.ns(deadline).max(1));
+    fn begin(&self, deadline: Instant) {
+        let deadline = self.ns(deadline).max(1);
         self.passed.store(0, Ordering::Relaxed);
         self.deadline.store(deadline, Ordering::Relaxed);
     }
@@ -150,7 +154,7 @@ pub fn run(
 ) -> Result<Ran, Closed> {
     interpreter.gate.let_in(|| call.function())?;
     let begin = Instant::now();
-    let deadline = timeout.and_then(|timeout| begin.checked_add(timeout));
+    let deadline = begin + timeout.map_or(LONGEST, |timeout| timeout.min(LONGEST));
     let ran = ffi::on_large_stack(|| {
         Python::attach(|py| {
             GUEST.with_borrow_mut(|guest| {
@@ -197,7 +201,7 @@ impl Guest {
         py: Python<'_>,
         interpreter: &'static Interpreter,
         pool: usize,
-        deadline: Option<Instant>,
+        deadline: Instant,
         call: &mut impl Inline,
     ) -> bool {
         self.visit.begin(deadline);
@@ -239,7 +243,7 @@ impl Guest {
         let result = request.run(py, interpreter, pool);
         // An interrupt that comes now is too late.
         if self.visit.end(py) {
-            call.send(Outcome::Failed(Fault::new(Kind::Timeout, "the time was up while it ran")));
+            call.send(Outcome::Failed(Fault::new(Kind::Timeout, UP_INLINE)));
             return true;
         }
         let result = match result {
