@@ -42,8 +42,20 @@ defmodule Py.StressTest do
 
     assert {report.violations, seed} == {[], seed}
     # That there was traffic of every kind: a seed that tests nothing is no test.
-    for outcome <- [:returned, :raised, :exited, :decode, :encode, :timeout, :cancelled],
-        do: assert({report.outcomes[outcome] > 0, outcome, seed} == {true, outcome, seed})
+    for outcome <- [
+          :returned,
+          :raised,
+          :exited,
+          :decode,
+          :encode,
+          :timeout,
+          :cancelled,
+          :overloaded
+        ],
+        do:
+          assert(
+            {outcome, seed, Map.get(report.outcomes, outcome, 0) > 0} == {outcome, seed, true}
+          )
 
     eventually(fn -> counts().processes <= before.processes end)
     eventually(fn -> :sys.get_state(Py.Cast) == %{} end)

@@ -70,7 +70,7 @@ defmodule Py.Stress do
     {:getattr, 2, [:returned]},
     {:big, 1, [:returned]},
     {:nap, 4, [:returned]},
-    {:spin, 2, []},
+    {:spin, 1, []},
     {:fail, 4, [:raised]},
     {:inline_fail, 2, [:raised]},
     {:leave, 1, [:exited]},
@@ -184,7 +184,7 @@ defmodule Py.Stress do
 
   # A quarter of the time is calm, so that inline calls find the gate open.
   defp kind, do: if(calm?(), do: Enum.random(@quick), else: Enum.random(@weighted))
-  defp pause, do: if(calm?(), do: :rand.uniform(300), else: :rand.uniform(100))
+  defp pause, do: if(calm?(), do: :rand.uniform(300), else: :rand.uniform(200))
   defp calm?, do: rem(div(now(), 250), 4) == 0
 
   defp check_mailbox(run, kind) do
@@ -203,11 +203,12 @@ defmodule Py.Stress do
 
   defp request(run, :burst) do
     futures =
-      for _ <- 1..:rand.uniform(80) do
+      for _ <- 1..Enum.random([20, 100, 1000]) do
         n = number(run, :burst)
         {n, Py.async_call(:__main__, :echo, [n], on: run.pool, timeout: timeout())}
       end
 
+    Process.sleep(:rand.uniform(10))
     for {n, future} <- Enum.shuffle(futures), do: close(run, :burst, n, Py.cancel(future))
   end
 
