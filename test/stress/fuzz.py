@@ -142,7 +142,7 @@ def answers(r):
 
 HOSTILE = (
     "__eq__ __len__ __iter__ __getattr__ __getattribute__ __repr__ __str__ __bool__ __index__ __int__ __float__ "
-    "__getitem__ __contains__ __next__ __reduce__ __format__ __bytes__ __buffer__ __await__ __aiter__ __call__ __del__ "
+    "__getitem__ __contains__ __next__ __reduce__ __format__ __bytes__ __buffer__ __await__ __aiter__ __call__ "
     "__array__ __array_interface__ keys items values encode hex timestamp isoformat utcoffset __instancecheck__ __dir__"
 ).split()
 
@@ -160,6 +160,9 @@ def hostile_class(r):
         body["__qualname__"] = r.choice(["é", "a\0b"[0], "x" * 1000])
     if r.random() < 0.3:
         body["__hash__"] = r.choice([None, lambda self: 1, lambda self: -1])
+    if r.random() < 0.2:
+        # One that raises would only be printed.
+        body["__del__"] = lambda self: sum(range(100))
     meta = type
     if r.random() < 0.2:
         wicked = {"__instancecheck__": answers(r), "__repr__": answers(r), "__name__": property(answers(r))}

@@ -70,7 +70,7 @@ defmodule Py.FuzzTest do
       {:refused, _} -> {:accepted, term, back}
       {_, {:ok, ^back}} -> :fits
       {:any, :unknown} -> :fits
-      {_, expected} -> {:differs, term, back, expected}
+      {_, expected} -> {:differs, inspect({term, back, expected}, structs: false)}
     end
   end
 
@@ -83,6 +83,8 @@ defmodule Py.FuzzTest do
   end
 
   defp verdict(term, other), do: {:neither, term, other}
+
+  defp returned(%Py.Bytes{data: data}) when is_binary(data), do: {:ok, data}
 
   defp returned(term) do
     {:ok, Py.Generator.returned(term)}
