@@ -149,7 +149,22 @@ HOSTILE = (
 
 # With a hash of the base, or of its own: what is hashed while it is made must not raise.
 def hostile_class(r):
-    base = r.choice([object, int, float, str, bytes, list, tuple, dict, set, frozenset, datetime.date, decimal.Decimal])
+    base = r.choice(
+        [
+            object,
+            int,
+            float,
+            str,
+            bytes,
+            list,
+            tuple,
+            dict,
+            set,
+            frozenset,
+            datetime.date,
+            decimal.Decimal,
+        ]
+    )
     body = {name: answers(r) for name in r.sample(HOSTILE, r.randrange(1, 6))}
     if issubclass(base, (set, frozenset)):
         # The iterator of a set is run when it is converted, and one without an end takes the node with it.
@@ -168,7 +183,11 @@ def hostile_class(r):
         body["__del__"] = lambda self: sum(range(100))
     meta = type
     if r.random() < 0.2:
-        wicked = {"__instancecheck__": answers(r), "__repr__": answers(r), "__name__": property(answers(r))}
+        wicked = {
+            "__instancecheck__": answers(r),
+            "__repr__": answers(r),
+            "__name__": property(answers(r)),
+        }
         meta = type("Meta", (type,), wicked)
     return meta("Hostile", (base,), body)
 
@@ -224,14 +243,37 @@ def deep(r, more):
 
 
 def texts(r, _more):
-    text = "".join(chr(r.choice([r.randrange(128), r.randrange(0x110000)])) for _ in range(r.randrange(12)))
-    return r.choice([text, Text(text), text.encode("utf-8", "replace"), Raw(b"\xff" * r.randrange(9)), bytearray(b"ab")])
+    text = "".join(
+        chr(r.choice([r.randrange(128), r.randrange(0x110000)])) for _ in range(r.randrange(12))
+    )
+    return r.choice(
+        [
+            text,
+            Text(text),
+            text.encode("utf-8", "replace"),
+            Raw(b"\xff" * r.randrange(9)),
+            bytearray(b"ab"),
+        ]
+    )
 
 
 def numbers(r, _more):
     whole = r.choice([1, -1]) * r.getrandbits(r.choice([1, 31, 63, 64, 65, 2000, 40_000]))
     real = r.choice([0.0, -0.0, 1e308, 5e-324, float("nan"), float("inf"), r.random()])
-    return r.choice([whole, Whole(whole), real, Real(real), True, None, 1j, Number.ONE, Bits.A | Bits.B, Bits(0)])
+    return r.choice(
+        [
+            whole,
+            Whole(whole),
+            real,
+            Real(real),
+            True,
+            None,
+            1j,
+            Number.ONE,
+            Bits.A | Bits.B,
+            Bits(0),
+        ]
+    )
 
 
 def moments(r, _more):
@@ -248,7 +290,17 @@ def moments(r, _more):
         ]
     )
     kind = r.choice([datetime.datetime, Day])
-    when = kind(r.choice([1, 2024, 9999]), 1, 1, r.randrange(24), 0, 0, r.randrange(10**6), zone, fold=r.randrange(2))
+    when = kind(
+        r.choice([1, 2024, 9999]),
+        1,
+        1,
+        r.randrange(24),
+        0,
+        0,
+        r.randrange(10**6),
+        zone,
+        fold=r.randrange(2),
+    )
     date = r.choice([datetime.date.min, datetime.date.max])
     time = datetime.time(1, 2, 3, r.randrange(10**6), zone)
     return r.choice([when, date, time, datetime.timedelta(1), zone])
@@ -354,10 +406,26 @@ def oddities(r, more):
             lambda: weakref.ref(Colour),
             lambda: range(r.getrandbits(99), -r.getrandbits(99), -r.randrange(1, 9)),
             lambda: slice(1, more()),
-            lambda: decimal.Decimal(r.choice(["NaN", "sNaN", "-0", "1E+999999", "1.50", "-Infinity"])),
+            lambda: decimal.Decimal(
+                r.choice(["NaN", "sNaN", "-0", "1E+999999", "1.50", "-Infinity"])
+            ),
             lambda: fractions.Fraction(1, 3),
             lambda: uuid.UUID(int=r.getrandbits(128)),
-            lambda: erlang.Atom(r.choice(["ok", "nil", "true", "é", "", "x" * 300, "\ud800", "Elixir.Enum", "never seen"])),
+            lambda: erlang.Atom(
+                r.choice(
+                    [
+                        "ok",
+                        "nil",
+                        "true",
+                        "é",
+                        "",
+                        "x" * 300,
+                        "\ud800",
+                        "Elixir.Enum",
+                        "never seen",
+                    ]
+                )
+            ),
             lambda: erlang.Pid.__new__(erlang.Pid),
             lambda: erlang.Ref.__new__(erlang.Ref),
             lambda: ExceptionGroup("a", [ValueError("\ud800"), KeyError(more())]),
