@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lint-elixir lint-rust lint-python bench doctor docs clean
+.PHONY: help setup demo test stress lint lint-elixir lint-rust lint-python bench doctor docs clean
 
 # The Python of demo, tests and benchmarks, whatever the shell has activated.
 export VIRTUAL_ENV := $(CURDIR)/_build/venv
@@ -38,6 +38,11 @@ test: setup ## all tests: Elixir, Rust, Python
 	$(call say,Python tests)
 	@if [ -d test/python ]; then PYTHONPATH=priv/python _build/venv/bin/python -m unittest discover -s test/python -t test/python; fi
 	$(call say,test: all passed)
+
+stress: export MIX_ENV := test
+stress: export PY_STRESS_SECONDS ?= 60
+stress: setup ## random traffic for PY_STRESS_SECONDS, from PY_STRESS_SEED
+	@mix test --only own_vm test/stress
 
 lint: setup ## formatters, linters and type checkers of the three languages
 	@if [ "$(newest_formatter)" = yes ]; then $(MAKE) --no-print-directory lint-elixir; \
