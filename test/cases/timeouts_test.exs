@@ -201,4 +201,39 @@ defmodule Py.Cases.TimeoutsTest do
     assert Enum.all?(results, &(&1 == {:ok, nil}))
     assert ms < 2_000
   end
+
+  @slow_class """
+  import time
+  class Slow:
+      def __repr__(self): return "Slow"
+      @property
+      def __class__(self):
+          end = time.monotonic() + 20
+          while time.monotonic() < end: pass
+          return Slow
+  """
+
+  for {name, code} <- [
+        {"user code", @slow_class <> "[Slow()]"},
+        {"what unfolds into millions", "x = []\nfor _ in range(24): x = [x, x]\nx"}
+      ],
+      way <- [[], [inline: true]] do
+    @tag code: code, way: way
+    test "the time is kept while a result is converted: #{name} #{inspect(way)}", context do
+      {ms, result} =
+        timed(fn -> eval(context.pool, context.code, %{}, [timeout: 100] ++ context.way) end)
+
+      assert error(result).kind == :timeout
+      assert ms < 1_500
+      assert eval(context.pool, "1", %{}, context.way) == {:ok, 1}
+      eventually(fn -> Py.Pool.info(context.pool).running == 0 end)
+    end
+  end
+
+  test "a class derived from set is what it holds, whatever it iterates over", %{pool: pool} do
+    code = "class S(set):\n  def __iter__(self):\n    while True: yield 7\nS([1])"
+    assert eval(pool, code) == {:ok, MapSet.new([1])}
+    frozen = "class S(frozenset):\n  def __iter__(self): return iter([7])\nS([1, 2])"
+    assert eval(pool, frozen) == {:ok, MapSet.new([1, 2])}
+  end
 end

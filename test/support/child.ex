@@ -16,7 +16,8 @@ defmodule Py.Child do
   end
 
   defp open(code, erl) do
-    paths = for path <- :code.get_path(), path = to_string(path), path =~ "_build", do: ["-pa", path]
+    paths =
+      for path <- :code.get_path(), path = to_string(path), path =~ "_build", do: ["-pa", path]
 
     Port.open({:spawn_executable, System.find_executable("elixir")}, [
       :binary,
@@ -35,7 +36,7 @@ defmodule Py.Child do
       {^port, {:exit_status, status}} ->
         raise "the child ended with #{status} before it was ready: #{output}"
     after
-      30_000 -> raise "the child was never ready: #{output}"
+      30_000 -> kill(port, "the child was never ready: #{output}")
     end
   end
 
@@ -45,9 +46,13 @@ defmodule Py.Child do
       {^port, {:exit_status, status}} -> {status, output}
     after
       30_000 ->
-        {:os_pid, os_pid} = Port.info(port, :os_pid)
-        System.cmd("kill", ["-KILL", to_string(os_pid)])
-        raise "the child did not end: #{output}"
+        kill(port, "the child did not end: #{output}")
     end
+  end
+
+  defp kill(port, why) do
+    {:os_pid, os_pid} = Port.info(port, :os_pid)
+    System.cmd("kill", ["-KILL", to_string(os_pid)])
+    raise why
   end
 end

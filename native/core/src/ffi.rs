@@ -96,11 +96,14 @@ impl<'a, 'py> DictEntries<'a, 'py> {
     }
 }
 
-/// The items of any iterable as a list of our own.
-pub fn items<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
-    // SAFETY: attached by the lifetime of `iterable`; PySequence_List makes a list or raises.
-    let list =
-        unsafe { Bound::from_owned_ptr_or_err(iterable.py(), ffi::PySequence_List(iterable.as_ptr()))? };
+/// The items of a `set` or `frozenset` as a list of our own. A class derived from them may iterate over
+/// something else, or for ever: a copy knows nothing of that.
+pub fn items<'py>(set: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+    let py = set.py();
+    // SAFETY: attached; a new set is made of what `set` holds, or an exception.
+    let copy = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PySet_New(set.as_ptr()))? };
+    // SAFETY: as above, a list of what `copy` holds.
+    let list = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PySequence_List(copy.as_ptr()))? };
     list.cast_into::<PyList>().map_err(PyErr::from)
 }
 

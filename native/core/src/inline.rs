@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
+use crate::convert;
 use crate::ffi::{self, ThreadId};
 use crate::gate::{Closed, OVERRUN};
 use crate::interpreter::Interpreter;
@@ -30,7 +31,8 @@ pub trait Inline {
 
     fn leader_etf(&self) -> Vec<u8>;
 
-    fn send(&mut self, outcome: Outcome<'_, '_>);
+    /// Takes the answer; a later one replaces it.
+    fn send(&mut self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool);
 
     /// The same request as one that is answered later: a coroutine is awaited elsewhere.
     fn defer(&mut self) -> Arc<Ticket>;
@@ -122,6 +124,13 @@ impl Visit {
         interrupted
     }
 
+    /// Notes that the time is up, if it is.
+    fn pass(&self, _: Python<'_>) {
+        if self.is_overdue(Instant::now()) {
+            self.passed.store(self.deadline.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
     pub fn thread(&self) -> ThreadId {
         self.thread
     }
@@ -207,19 +216,20 @@ impl Guest {
         self.visit.begin(deadline);
         interpreter.scheduler.rouse_watch();
         let answered = catch_unwind(AssertUnwindSafe(|| self.answer(py, interpreter, pool, call)));
-        self.visit.end(py);
+        let was_interrupted = self.visit.end(py);
         if interpreter.gate.has_new_threads() {
             interpreter.gate.look(py);
         }
-        answered.unwrap_or_else(|_| {
-            call.send(Outcome::Failed(Fault::new(
-                Kind::Crashed,
-                "a panic inside Py; this is a bug, please report it",
-            )));
-            true
-        })
+        match answered {
+            Ok(false) => return false,
+            Ok(true) if was_interrupted => fail(call, Kind::Timeout, UP_INLINE),
+            Ok(true) => {}
+            Err(_) => fail(call, Kind::Crashed, "a panic inside Py; this is a bug, please report it"),
+        }
+        true
     }
 
+    /// False where the answer comes later.
     fn answer(
         &mut self,
         py: Python<'_>,
@@ -234,42 +244,59 @@ impl Guest {
         let request = match call.read(py, interpreter) {
             Ok(request) => request,
             Err(fault) => {
-                self.visit.end(py);
-                call.send(Outcome::Failed(fault));
+                call.send(Outcome::Failed(fault), &|| true);
                 return true;
             }
         };
         let for_effect = request.is_for_effect();
-        let result = request.run(py, interpreter, pool);
-        // An interrupt that comes now is too late.
-        if self.visit.end(py) {
-            call.send(Outcome::Failed(Fault::new(Kind::Timeout, UP_INLINE)));
-            return true;
-        }
-        let result = match result {
+        let result = match request.run(py, interpreter, pool) {
             Ok(value) if ffi::is_coroutine(&value) => {
-                let ticket = call.defer();
-                ticket.begin();
-                if for_effect {
-                    ticket.run_for_effect();
-                }
-                match interpreter.await_on_loop(py, &value, &ticket) {
-                    Ok(()) => {}
-                    Err(error) => runner::raise(py, interpreter, &ticket, &error),
-                }
+                // An interrupt that comes now is too late: the event loop keeps the time from here on.
+                self.visit.end(py);
+                defer(py, interpreter, call, &value, for_effect);
                 return false;
             }
             result => result,
         };
         interpreter.flush_output(py);
+        let visit = &self.visit;
         match result {
-            Ok(_) if for_effect => call.send(Outcome::Done),
-            Ok(value) => call.send(Outcome::Value(interpreter, &value)),
+            Ok(_) if for_effect => call.send(Outcome::Done, &|| true),
+            Ok(value) if convert::is_plain(&value) => call.send(Outcome::Value(interpreter, &value), &|| true),
+            Ok(value) => {
+                call.send(Outcome::Value(interpreter, &value), &|| !visit.is_overdue(Instant::now()));
+                // What was given up for lack of time is told as that.
+                visit.pass(py);
+            }
             Err(error) => match interpreter.describe_error(py, &error) {
-                Ok(description) => call.send(Outcome::Raised(interpreter, &description)),
-                Err(_) => call.send(Outcome::Failed(runner::indescribable())),
+                Ok(description) => call.send(Outcome::Raised(interpreter, &description), &|| true),
+                Err(_) => call.send(Outcome::Failed(runner::indescribable()), &|| true),
             },
         }
         true
     }
+}
+
+/// Has the event loop await a coroutine.
+fn defer(
+    py: Python<'_>,
+    interpreter: &'static Interpreter,
+    call: &mut impl Inline,
+    coroutine: &Bound<'_, PyAny>,
+    for_effect: bool,
+) {
+    let ticket = call.defer();
+    if !ticket.begin() {
+        return;
+    }
+    if for_effect {
+        ticket.run_for_effect();
+    }
+    if let Err(error) = interpreter.await_on_loop(py, coroutine, &ticket) {
+        runner::raise(py, interpreter, &ticket, &error);
+    }
+}
+
+fn fail(call: &mut impl Inline, kind: Kind, message: &str) {
+    call.send(Outcome::Failed(Fault::new(kind, message)), &|| true);
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
+use crate::convert;
 use crate::interpreter::Interpreter;
 use crate::queue::lane;
 use crate::scheduler::{Canceller, Scheduler};
@@ -160,11 +161,17 @@ impl Ticket {
         self.for_effect.store(true, Ordering::Relaxed);
     }
 
+    /// Answers with a value. Until it is converted the request can still end otherwise.
     pub(crate) fn settle_value(&self, interpreter: &'static Interpreter, value: &Bound<'_, PyAny>) {
         if self.for_effect.load(Ordering::Relaxed) {
             self.settle(Outcome::Done);
-        } else {
+        } else if convert::is_plain(value) {
             self.settle(Outcome::Value(interpreter, value));
+        } else {
+            let send = self.wire.prepare(Outcome::Value(interpreter, value), &|| !self.is_settled());
+            if self.win().is_some() {
+                send();
+            }
         }
     }
 

@@ -87,6 +87,10 @@ pub trait Wire: Send + Sync {
     /// Sends the answer. Called at most once.
     fn send(&self, outcome: Outcome<'_, '_>);
 
+    /// Makes an answer whose making takes its time, while `goes_on` says so, and what sends it. That is
+    /// called at most once, and dropped where another answer was first.
+    fn prepare<'a>(&'a self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Box<dyn FnOnce() + 'a>;
+
     /// Has the request cancelled when the caller dies; false where it is dead already. Called at
     /// most once, and only for requests that have been pending for a while.
     fn monitor(&self, canceller: Canceller) -> bool;

@@ -184,6 +184,19 @@ impl Envelope {
         Envelope { env: AtomicPtr::new(env), tag }
     }
 
+    /// Pushes the tag for a message that was made elsewhere, in place of opening this one; false where
+    /// it was opened.
+    pub fn push_tag(&self, builder: &mut Builder) -> bool {
+        let env = self.env.swap(null_mut(), Ordering::AcqRel);
+        if env.is_null() {
+            return false;
+        }
+        // SAFETY: both environments are alive, and nobody else has either.
+        builder.stack.push(unsafe { enif_make_copy(builder.env, self.tag) });
+        Environment(env).give_back();
+        true
+    }
+
     /// The message that begins with `name` and the tag; once.
     pub fn open(&self, name: Atom) -> Option<Builder> {
         let env = self.env.swap(null_mut(), Ordering::AcqRel);

@@ -37,7 +37,7 @@ impl Host for Node {
             }
         };
         let mut writer = TermWriter { builder: &mut builder, interpreter };
-        from_python(interpreter, message, &mut writer)
+        from_python(interpreter, message, &mut writer, &|| true)
             .map_err(|refusal| refusal.into_fault(Kind::Decode, "message"))?;
         if let Some(local) = to {
             return Ok(builder.send(&local));

@@ -57,9 +57,9 @@ impl Inline for Here<'_, '_> {
         GroupLeader::of(self.leader).etf()
     }
 
-    fn send(&mut self, outcome: Outcome<'_, '_>) {
+    fn send(&mut self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) {
         let mut builder = Builder::here(self.env);
-        push_result(&mut builder, outcome);
+        push_result(&mut builder, outcome, goes_on);
         self.result = Some(builder.finish(self.env));
     }
 

@@ -31,9 +31,24 @@ impl Caller {
     /// To be called once: later answers are nobody's.
     pub fn answer(&self, outcome: Outcome<'_, '_>) {
         let Some(mut builder) = self.envelope.open(atoms::py_result()) else { return };
-        push_result(&mut builder, outcome);
+        push_result(&mut builder, outcome, &|| true);
         builder.end_tuple(3);
         builder.send(&self.pid);
+    }
+
+    /// An answer that is made before it is known whether it is the one.
+    pub fn prepare(&self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> impl FnOnce() + '_ {
+        let mut builder = Builder::new();
+        push_result(&mut builder, outcome, goes_on);
+        move || {
+            let Some(result) = builder.last() else { return };
+            builder.push_atom(atoms::py_result());
+            if self.envelope.push_tag(&mut builder) {
+                builder.push_again(result);
+                builder.end_tuple(3);
+                builder.send(&self.pid);
+            }
+        }
     }
 
     pub fn monitor(&self, canceller: Canceller) -> bool {
@@ -55,11 +70,13 @@ impl Resource for CallerDeath {
 }
 
 /// Pushes `:ok`, `{:ok, value}` or `{:error, error}`.
-pub fn push_result(builder: &mut Builder, outcome: Outcome<'_, '_>) {
+pub fn push_result(builder: &mut Builder, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) {
     match outcome {
         Outcome::Done => builder.push_atom(atoms::ok()),
-        Outcome::Value(interpreter, value) => push_value(builder, interpreter, value, atoms::ok()),
-        Outcome::Raised(interpreter, error) => push_value(builder, interpreter, error, atoms::error()),
+        Outcome::Value(interpreter, value) => push_value(builder, interpreter, value, atoms::ok(), goes_on),
+        Outcome::Raised(interpreter, error) => {
+            push_value(builder, interpreter, error, atoms::error(), goes_on)
+        }
         Outcome::Failed(fault) => push_failure(builder, &fault),
     }
 }
@@ -69,11 +86,12 @@ fn push_value(
     interpreter: &'static Interpreter,
     value: &Bound<'_, PyAny>,
     kind: rustler::Atom,
+    goes_on: &dyn Fn() -> bool,
 ) {
     let height = builder.height();
     builder.push_atom(kind);
     let written: Result<(), Refusal> =
-        from_python(interpreter, value, &mut TermWriter { builder, interpreter });
+        from_python(interpreter, value, &mut TermWriter { builder, interpreter }, goes_on);
     match written {
         Ok(()) => builder.end_tuple(2),
         Err(refusal) => {

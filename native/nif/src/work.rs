@@ -93,6 +93,10 @@ impl Wire for Call {
         self.caller.answer(outcome);
     }
 
+    fn prepare<'a>(&'a self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Box<dyn FnOnce() + 'a> {
+        Box::new(self.caller.prepare(outcome, goes_on))
+    }
+
     fn monitor(&self, canceller: Canceller) -> bool {
         self.caller.monitor(canceller)
     }
@@ -222,6 +226,10 @@ impl Wire for Start {
         self.caller.answer(outcome);
     }
 
+    fn prepare<'a>(&'a self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Box<dyn FnOnce() + 'a> {
+        Box::new(self.caller.prepare(outcome, goes_on))
+    }
+
     fn monitor(&self, canceller: Canceller) -> bool {
         self.caller.monitor(canceller)
     }
@@ -253,6 +261,10 @@ impl Wire for Question {
 
     fn send(&self, outcome: Outcome<'_, '_>) {
         self.0.answer(outcome);
+    }
+
+    fn prepare<'a>(&'a self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Box<dyn FnOnce() + 'a> {
+        Box::new(self.0.prepare(outcome, goes_on))
     }
 
     fn monitor(&self, canceller: Canceller) -> bool {

@@ -12,18 +12,33 @@ const CHANGED: &str = "it was changed by another thread while it was converted";
 
 type Written = Result<(), Refusal>;
 
-/// Writes a Python value.
+/// Values that are written between two looks at whether anybody still waits for them.
+const LOOK_EVERY: usize = 1_024;
+
+/// Writes a Python value, as long as `goes_on` says so.
 pub fn from_python<'py, W: Write>(
     interpreter: &Interpreter,
     value: &Bound<'py, PyAny>,
     writer: &mut W,
+    goes_on: &dyn Fn() -> bool,
 ) -> Written {
-    Encoder { interpreter, writer, written: 0, keys: Vec::new() }.value(value, 0)
+    Encoder { interpreter, writer, goes_on, written: 0, keys: Vec::new() }.value(value, 0)
+}
+
+/// Whether a value is written at once, without a look at what it holds.
+pub fn is_plain(value: &Bound<'_, PyAny>) -> bool {
+    value.is_none()
+        || value.is_exact_instance_of::<PyInt>()
+        || value.is_exact_instance_of::<PyFloat>()
+        || value.is_exact_instance_of::<PyString>()
+        || value.is_exact_instance_of::<PyBool>()
+        || value.is_exact_instance_of::<PyBytes>()
 }
 
 struct Encoder<'a, 'py, W: Write> {
     interpreter: &'a Interpreter,
     writer: &'a mut W,
+    goes_on: &'a dyn Fn() -> bool,
     written: usize,
     /// Strings that were keys lately, and what was written for them.
     keys: Vec<Option<(Bound<'py, PyString>, W::Written)>>,
@@ -291,6 +306,9 @@ impl<'py, W: Write> Encoder<'_, 'py, W> {
         self.written += 1;
         if self.written > MAX_VALUES {
             return Err(Refusal::new(format!("it unfolds into more than {MAX_VALUES} values")));
+        }
+        if self.written.is_multiple_of(LOOK_EVERY) && !(self.goes_on)() {
+            return Err(Refusal::new("nobody waits for it any more"));
         }
         Ok(())
     }

@@ -1,0 +1,165 @@
+defmodule Py.Cases.LoadTest do
+  # Many calls at once, and what the rest of the node feels of them.
+  use Py.Case, on: [:thread]
+
+  defp burn(pool, count) do
+    calls =
+      for _ <- 1..count,
+          do:
+            Py.async_call(:builtins, :exec, ["while True: pass", %{}],
+              on: pool,
+              timeout: :infinity
+            )
+
+    eventually(fn -> Py.Pool.info(pool).running >= min(count, 2) end)
+    calls
+  end
+
+  # Microseconds from a message to its echo by another process, of a thousand the one of this rank.
+  defp ping(rank) do
+    echo = spawn_link(fn -> echo() end)
+
+    times =
+      for _ <- 1..1_000,
+          do:
+            elem(
+              :timer.tc(fn ->
+                send(echo, self())
+                receive(do: (:pong -> :ok))
+              end),
+              0
+            )
+
+    Process.unlink(echo)
+    Process.exit(echo, :kill)
+    times |> Enum.sort() |> Enum.at(rank)
+  end
+
+  defp echo do
+    receive(do: (from -> send(from, :pong)))
+    echo()
+  end
+
+  @tag pool: [size: 8]
+  test "104, P-D 8. processes of the node are answered while Python burns CPU", %{pool: pool} do
+    calls = burn(pool, 8)
+    assert ping(990) < 5_000
+    {ms, _hash} = timed(fn -> :erlang.phash2(Enum.to_list(1..300_000)) end)
+    assert ms < 2_000
+
+    heap =
+      Task.async(fn ->
+        list = Enum.map(1..500_000, &{&1, &1})
+        {timed(fn -> :erlang.garbage_collect() end), length(list)}
+      end)
+
+    assert {{ms, true}, 500_000} = Task.await(heap)
+    assert ms < 2_000
+    assert Enum.map(calls, &Py.cancel/1) == List.duplicate(:ok, 8)
+  end
+
+  @tag pool: [size: 8]
+  test "104. the same while pools come and go and large binaries are collected", %{pool: pool} do
+    calls = burn(pool, 4)
+
+    busy =
+      Task.async(fn ->
+        for n <- 1..10 do
+          {:ok, pid} =
+            Py.Pool.start_link(
+              name: :"load_#{rem(n, 3)}",
+              size: 2,
+              init: "x = list(range(100_000))"
+            )
+
+          GenServer.stop(pid)
+        end
+
+        for _ <- 1..200, do: {:ok, <<_::binary>>} = eval(pool, "bytes(100_000)")
+      end)
+
+    assert ping(990) < 5_000
+    Task.await(busy, 60_000)
+    assert Enum.map(calls, &Py.cancel/1) == List.duplicate(:ok, 4)
+  end
+
+  @tag pool: [size: 1, max_queue: 10_000]
+  test "a flood of one process does not starve another", %{pool: pool} do
+    flood =
+      spawn_link(fn ->
+        for _ <- 1..3_000, do: Py.async_call(:time, :sleep, [0.001], on: pool, timeout: :infinity)
+        Process.sleep(:infinity)
+      end)
+
+    eventually(fn -> Py.Pool.info(pool).queued > 2_500 end)
+
+    # Three at a time of what the flood has before it, and not all of it.
+    {ms, results} = timed(fn -> for n <- 1..3, do: eval(pool, "n", %{n: n}) end)
+    assert results == [{:ok, 1}, {:ok, 2}, {:ok, 3}]
+    assert ms < 1_500
+    assert Py.Pool.info(pool).queued > 500
+    Process.unlink(flood)
+    Process.exit(flood, :kill)
+    eventually(fn -> match?(%{queued: 0, running: 0}, Py.Pool.info(pool)) end)
+  end
+
+  @tag pool: [size: 4]
+  test "P-A 8. n calls at once take the time of one, 2n of two", %{pool: pool} do
+    wave = fn count ->
+      {ms, results} =
+        timed(fn -> Py.gather(List.duplicate({:time, :sleep, [0.3]}, count), on: pool) end)
+
+      assert results == List.duplicate({:ok, nil}, count)
+      ms
+    end
+
+    assert wave.(4) in 300..580
+    assert wave.(8) in 600..880
+  end
+
+  @tag pool: [size: 2, max_queue: 3]
+  test "P-A 9. a full queue refuses at once, and the totals add up", %{pool: pool} do
+    blockers = for _ <- 1..2, do: Py.async_call(:time, :sleep, [60], on: pool)
+    eventually(fn -> Py.Pool.info(pool).running == 2 end)
+
+    {micros, futures} =
+      :timer.tc(fn -> for n <- 1..50, do: Py.async_call(:builtins, :abs, [n], on: pool) end)
+
+    assert micros < 500_000
+    assert Enum.map(blockers, &Py.cancel/1) == [:ok, :ok]
+    {taken, refused} = futures |> Py.await_many() |> Enum.split_with(&match?({:ok, _}, &1))
+    assert taken == [{:ok, 1}, {:ok, 2}, {:ok, 3}]
+    assert length(refused) == 47 and Enum.all?(refused, &(error(&1).kind == :overloaded))
+  end
+
+  @tag pool: [size: 1]
+  test "P-A 12. who dies in the queue never ran, who dies while running frees the place", %{
+    pool: pool
+  } do
+    exec(pool, "import builtins\nbuiltins.load_ran = []")
+
+    running =
+      spawn(fn ->
+        exec(pool, "import builtins\nbuiltins.load_ran.append('running')\nwhile True: pass", %{},
+          timeout: :infinity
+        )
+      end)
+
+    eventually(fn -> Py.Pool.info(pool).running == 1 end)
+
+    queued =
+      for n <- 1..20,
+          do:
+            spawn(fn ->
+              exec(pool, "import builtins\nbuiltins.load_ran.append(n)", %{n: n},
+                timeout: :infinity
+              )
+            end)
+
+    eventually(fn -> Py.Pool.info(pool).queued == 20 end)
+    Enum.each([running | queued], &Process.exit(&1, :kill))
+    {ms, result} = timed(fn -> eval(pool, "import builtins\nbuiltins.load_ran") end)
+    assert result == {:ok, ["running"]}
+    assert ms < 1_000
+  end
+end
