@@ -166,9 +166,6 @@ def hostile_class(r):
         ]
     )
     body = {name: answers(r) for name in r.sample(HOSTILE, r.randrange(1, 6))}
-    if issubclass(base, (set, frozenset)):
-        # The iterator of a set is run when it is converted, and one without an end takes the node with it.
-        body.pop("__iter__", None)
     if r.random() < 0.3:
         lie = r.choice([int, str, list, dict, float, bytes, bool, type(None), datetime.date, 7])
         body["__class__"] = property(lambda self: lie)

@@ -262,7 +262,9 @@ impl Guest {
         let visit = &self.visit;
         match result {
             Ok(_) if for_effect => call.send(Outcome::Done, &|| true),
-            Ok(value) if convert::is_plain(&value) => call.send(Outcome::Value(interpreter, &value), &|| true),
+            Ok(value) if convert::is_plain(&value) => {
+                call.send(Outcome::Value(interpreter, &value), &|| true)
+            }
             Ok(value) => {
                 call.send(Outcome::Value(interpreter, &value), &|| !visit.is_overdue(Instant::now()));
                 // What was given up for lack of time is told as that.

@@ -383,11 +383,8 @@ impl Interpreter {
         }
     }
 
-    /// A signal that comes just before a system call does not end it, so there are more than one.
-    pub(crate) fn interrupt_main_again(&self) {
-        if self.scheduler.main_is_interrupted() {
-            self.main_thread.interrupt();
-        }
+    pub(crate) fn interrupt_main(&self) {
+        self.main_thread.interrupt();
     }
 
     /// False where the thread is to be asked again: it is importing, and that has to end.

@@ -386,13 +386,15 @@ impl Scheduler {
         self.lock().runners[MAIN].desk.is_at(ticket)
     }
 
-    /// True where the main thread is at a request that somebody else settled, and was not given up.
+    /// True where the main thread is at a request that somebody else settled.
     pub(crate) fn main_is_interrupted(&self) -> bool {
-        let state = self.lock();
-        let main = &state.runners[MAIN];
         // One that was handed to the event loop is nothing that runs here any more.
         let interrupted = |current: &Arc<Ticket>| current.was_interrupted() && current.task() == 0;
-        !main.retired && main.desk.lock().current.as_ref().is_some_and(interrupted)
+        self.lock().runners[MAIN].desk.lock().current.as_ref().is_some_and(interrupted)
+    }
+
+    pub(crate) fn main_is_retired(&self) -> bool {
+        self.lock().runners[MAIN].retired
     }
 
     pub(crate) fn thread_of(&self, ticket: &Arc<Ticket>) -> Option<ThreadId> {

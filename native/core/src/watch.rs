@@ -20,6 +20,8 @@ const TICK: Duration = Duration::from_millis(1);
 /// Ticks between two looks at all that is pending.
 const SWEEP_EVERY: u32 = 5;
 
+const ASK_RETIRED_EVERY: u32 = 100 * SWEEP_EVERY;
+
 /// Ticks without work until the watch sleeps: waking it costs a caller some microseconds.
 const LINGER: u32 = 50;
 
@@ -40,6 +42,12 @@ fn watch(interpreter: &'static Interpreter) {
         scheduler.relieve(now, BLOCKED);
         if tick.is_multiple_of(SWEEP_EVERY) {
             sweep(interpreter, now);
+            // A signal that comes just before a system call does not end it, so there are more than
+            // one. A thread that was given up is asked now and then: it may come to hear of it yet.
+            let is_time = !scheduler.main_is_retired() || tick.is_multiple_of(ASK_RETIRED_EVERY);
+            if is_time && scheduler.main_is_interrupted() {
+                interpreter.interrupt_main();
+            }
         }
     }
 }
@@ -57,7 +65,6 @@ fn sweep(interpreter: &'static Interpreter, now: Instant) {
         crate::runner::spawn_interrupt(interpreter, visit);
     }
     interpreter.gate.pardon(now);
-    interpreter.interrupt_main_again();
     scheduler.retire_stuck(now);
     interpreter.unblock_loop(now);
 }

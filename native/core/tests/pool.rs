@@ -167,7 +167,8 @@ impl Scene {
     }
 }
 
-const SLEEP: &str = "import time; time.sleep(30)";
+/// Short sleeps, since a long one on another thread than Python's main one is left behind.
+const SLEEP: &str = "import time\nfor _ in range(3000): time.sleep(0.01)";
 const LOOP: &str = "while True: pass";
 
 #[test]
