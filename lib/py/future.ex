@@ -25,7 +25,8 @@ defmodule Py.Future do
 
   @doc false
   @spec start(Caller.request(), map) :: t
-  def start(_request, %{return: :object, on: on}), do: refused(on, make_ref(), Caller.no_objects())
+  def start(_request, %{return: :object, on: on}),
+    do: refused(on, make_ref(), Caller.no_objects())
 
   def start(request, %{on: {pool, node} = on, timeout: timeout}) do
     owner = self()

@@ -12,6 +12,8 @@ defmodule Py.ShutdownTest do
       "spawn(fn -> Py.eval(\"import re; re.match('(a*)*b', 'a' * 40)\", %{}, timeout: :infinity) end)",
     "in coroutines" =>
       "for _ <- 1..10, do: Py.async_call(:asyncio, :sleep, [600], timeout: :infinity)",
+    "in an import" =>
+      "spawn(fn -> Py.exec(\"import sys\\nclass Slow:\\n  def find_spec(*_):\\n    import time; time.sleep(600)\\nsys.meta_path.insert(0, Slow)\\nimport no_such\", %{}, timeout: :infinity) end)",
     "with threads" =>
       "Py.exec!(\"import threading, time\\nfor _ in range(3): threading.Thread(target=time.sleep, args=(600,)).start()\")",
     "in a loop inline" =>
@@ -42,8 +44,13 @@ defmodule Py.ShutdownTest do
         {"System.halt", "System.halt(3)"}
       ] do
     @tag stop: stop
-    test "#{name} while Python sleeps, loops and awaits", %{stop: stop} do
-      busy = Enum.map_join(["asleep", "in a loop", "in coroutines"], ";", &@busy[&1])
+    test "#{name} while Python is at all that", %{stop: stop} do
+      busy =
+        Enum.map_join(
+          ["asleep", "in a loop", "in coroutines", "with threads", "in C that keeps the GIL"],
+          ";",
+          &@busy[&1]
+        )
 
       code =
         @start <>

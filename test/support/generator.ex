@@ -33,8 +33,11 @@ defmodule Py.Generator do
 
   @doc "What a term is after it has been to Python and back."
   def returned(:undefined), do: nil
-  def returned(%{microsecond: {0, _}} = time), do: %{time | microsecond: {0, 0}}
-  def returned(%{microsecond: {micros, _}} = time), do: %{time | microsecond: {micros, 6}}
+  def returned(%{__struct__: _, microsecond: {0, _}} = time), do: %{time | microsecond: {0, 0}}
+
+  def returned(%{__struct__: _, microsecond: {micros, _}} = time),
+    do: %{time | microsecond: {micros, 6}}
+
   def returned(%MapSet{} = set), do: MapSet.new(set, &returned/1)
   def returned(list) when is_list(list), do: Enum.map(list, &returned/1)
 
