@@ -112,7 +112,7 @@ defmodule Py.ShutdownTest do
     {{{threads, atoms, processes, rss}, {threads2, atoms2, processes2, rss2}}, []} =
       Code.eval_string(facts)
 
-    assert threads2 <= threads + 1
+    assert threads2 <= threads + 2
     assert atoms2 <= atoms + 10
     assert processes2 <= processes
     assert rss2 <= rss + 10_000
@@ -176,7 +176,9 @@ defmodule Py.ShutdownTest do
     {{{threads, atoms, processes, rss}, {threads2, atoms2, processes2, rss2}}, []} =
       Code.eval_string(facts)
 
-    assert {threads2, processes2} == {threads, processes}
+    # A call that is kept waiting for a millisecond brings another thread, whenever that is.
+    assert threads2 <= threads + 2
+    assert processes2 == processes
     assert atoms2 <= atoms + 5
     assert rss2 <= rss + 8_000
   end
