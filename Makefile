@@ -34,7 +34,7 @@ test: setup ## all tests: Elixir, Rust, Python
 	@mix test
 	@mix test --only own_vm
 	$(call say,Rust tests)
-	@scripts/cargo.sh test --quiet --workspace
+	@scripts/cargo.sh test --quiet --workspace --exclude py_worker
 	$(call say,Python tests)
 	@if [ -d test/python ]; then PYTHONPATH=priv/python _build/venv/bin/python -m unittest discover -s test/python -t test/python; fi
 	$(call say,test: all passed)
@@ -61,7 +61,8 @@ lint-rust: setup ## cargo fmt and clippy
 	$(call say,cargo fmt --check)
 	@cargo fmt --all --check -- --color=never
 	$(call say,cargo clippy)
-	@scripts/cargo.sh clippy --quiet --workspace --all-targets -- -D warnings
+	@scripts/cargo.sh clippy --quiet --workspace --exclude py_worker --all-targets -- -D warnings
+	@scripts/cargo.sh --shared clippy --quiet -p py_worker --all-targets -- -D warnings
 
 lint-python: setup ## ruff and mypy --strict
 	@scripts/venv.sh _build/lint scripts/requirements-lint.txt

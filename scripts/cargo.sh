@@ -1,7 +1,7 @@
 #!/bin/sh
 # cargo.sh ARGUMENTS: runs cargo as `mix compile` does, for the Python of VIRTUAL_ENV or scripts/python.sh, in the same
 # folder. Test programs are linked to its libpython (PY_TEST_LIBPYTHON, read by native/core/build.rs) and boot it
-# (PY_TEST_PYTHON).
+# (PY_TEST_PYTHON). With --shared as its first argument it works on what all versions of Python share.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -19,7 +19,13 @@ print("minor=%s width=%d library=%s" % (minor, 8 * struct.calcsize("P"), shlex.q
 PYTHON
 )"
 
-export CARGO_TARGET_DIR="${PY_TARGET_DIR:-$PWD/_build/native}/$minor"
+folder=$minor abi3=false
+if [ "$1" = --shared ]; then
+    shift
+    folder=base minor=3.11 abi3=true
+fi
+
+export CARGO_TARGET_DIR="${PY_TARGET_DIR:-$PWD/_build/native}/$folder"
 export PYO3_CONFIG_FILE="$CARGO_TARGET_DIR/pyo3.config"
 export RUSTLER_PRIMARY_NIF_INIT=1
 case "$1" in
@@ -35,6 +41,7 @@ mkdir -p "$CARGO_TARGET_DIR"
 config="implementation=CPython
 version=$minor
 shared=true
+abi3=$abi3
 pointer_width=$width
 suppress_build_script_link_lines=true"
 # A newer file would make cargo build again what read it.

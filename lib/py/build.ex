@@ -2,10 +2,14 @@ defmodule Py.Build do
   @moduledoc """
   Builds the native libraries and knows where they are.
 
-  There is one base library, which needs no Python, and one library for each minor version of Python. They are built by
-  one `cargo build --release` each, which needs no Python of that version, and copied to `priv/native`:
+  What every Python shares is built once: the base library, which needs none, what the worker processes of a pool
+  load, and the program that starts them. Beside that there is one library for each minor version of Python that may
+  run in the node. Each is built by one `cargo build --release`, which needs no Python of that version, and copied to
+  `priv/native`:
 
       priv/native/py_base.so
+      priv/native/py_worker.abi3.so
+      priv/native/py_launcher
       priv/native/py_nif-3.11.so
 
   `mix compile` builds for the Python that `Py.Python` finds, when it is not there yet or when the contents of a file in
@@ -33,9 +37,25 @@ defmodule Py.Build do
     %{root: root, native: Path.join(app, "priv/native"), target: Path.expand(target)}
   end
 
+  # What is built without a version of Python: cargo's packages, and cargo's names for their files with ours.
+  @base_packages ["py_base", "py_worker", "py_launcher"]
+  @base_files [
+    {{:library, "py_base"}, "py_base.so"},
+    {{:library, "py_worker"}, "py_worker.abi3.so"},
+    {{:program, "py_launcher"}, "py_launcher"}
+  ]
+
   @doc "The base library."
   @spec base_file(place) :: Path.t()
   def base_file(place \\ place()), do: Path.join(place.native, "py_base.so")
+
+  @doc "The extension module that the Python of a worker process loads: one for all versions."
+  @spec worker_file(place) :: Path.t()
+  def worker_file(place \\ place()), do: Path.join(place.native, "py_worker.abi3.so")
+
+  @doc "The program that starts worker processes and scripts."
+  @spec launcher_file(place) :: Path.t()
+  def launcher_file(place \\ place()), do: Path.join(place.native, "py_launcher")
 
   @doc "The library for a minor version of Python, such as `\"3.11\"`."
   @spec nif_file(String.t(), place) :: Path.t()
@@ -69,16 +89,16 @@ defmodule Py.Build do
   def skip?, do: System.get_env("PY_SKIP_NATIVE") not in [nil, "", "0"]
 
   @doc """
-  Makes sure that the libraries for a version of Python are there.
+  Makes sure that the libraries for a version of Python are there; for `nil`, what needs no version.
 
   Under Mix a missing one is built. Elsewhere, in a release, the error names what to build.
   """
-  @spec ensure(String.t()) :: :ok | {:error, String.t()}
+  @spec ensure(String.t() | nil) :: :ok | {:error, String.t()}
   def ensure(minor) do
     place = place()
 
     cond do
-      missing([minor], place) == [] -> :ok
+      missing(List.wrap(minor), place) == [] -> :ok
       buildable?(place) -> build_now(minor, place)
       true -> {:error, not_built(minor, place)}
     end
@@ -116,7 +136,7 @@ defmodule Py.Build do
     end
   end
 
-  @doc "Builds the libraries for one version of Python; for `nil`, the base library alone."
+  @doc "Builds the library for one version of Python; for `nil`, what needs no version."
   @spec build(String.t() | nil, place) :: :ok | {:error, String.t()}
   def build(minor, place) do
     case cargo() do
@@ -152,12 +172,12 @@ defmodule Py.Build do
   end
 
   defp build_now(minor, place) do
-    Logger.info(
-      "Py: building for Python #{minor}, which is chosen now and was not when the project was compiled"
-    )
-
-    build(minor, place)
+    Logger.info("Py: building #{described(minor)}, which was not built when the project was compiled")
+    if missing([], place) == [] or minor == nil, do: build(minor, place), else: build_all([nil, minor], place)
   end
+
+  defp described(nil), do: "what worker processes need"
+  defp described(minor), do: "for Python #{minor}"
 
   defp not_built(minor, place) do
     there =
@@ -165,21 +185,23 @@ defmodule Py.Build do
         do: "there are none",
         else: "there are those for #{Enum.join(built(place), ", ")}"
 
-    "Py has no native library for Python #{minor}: #{Enum.join(missing([minor], place), " and ")} is not in " <>
-      "#{place.native} (#{there}). Build it where the application is compiled, with PY_VERSIONS=#{minor} mix compile, " <>
-      "and make the release again; or choose a Python for which there is one."
+    versions = if minor, do: "PY_VERSIONS=#{minor} "
+
+    "Py has no native library for #{if minor, do: "Python #{minor}", else: "processes"}: " <>
+      "#{Enum.join(missing(List.wrap(minor), place), " and ")} is not in #{place.native} (#{there}). Build it where the " <>
+      "application is compiled, with #{versions}mix compile, and make the release again; or choose a Python for which " <>
+      "there is one."
   end
 
-  defp names(minors), do: ["py_base.so" | for(minor <- minors, do: "py_nif-#{minor}.so")]
+  defp names(minors), do: base_names() ++ for(minor <- minors, do: "py_nif-#{minor}.so")
 
+  defp base_names, do: for({_cargo, name} <- @base_files, do: name)
+
+  # `nil` stands for what needs no version.
   defp outdated(minors, known, place) do
     fresh? = &(Map.has_key?(known, &1) and stamp(Path.join(place.native, &1)) == known[&1])
-    outdated = for minor <- minors, not fresh?.("py_nif-#{minor}.so"), do: minor
-
-    case {outdated, fresh?.("py_base.so")} do
-      {[], false} -> [List.first(minors)]
-      {outdated, _base} -> outdated
-    end
+    base = if Enum.all?(base_names(), fresh?), do: [], else: [nil]
+    base ++ for minor <- minors, not fresh?.("py_nif-#{minor}.so"), do: minor
   end
 
   defp build_all(minors, place) do
@@ -223,7 +245,7 @@ defmodule Py.Build do
 
   defp run(cargo, minor, place) do
     target = Path.join(place.target, minor || "base")
-    packages = if minor, do: ["py_base", "py_nif"], else: ["py_base"]
+    packages = if minor, do: ["py_nif"], else: @base_packages
     arguments = ["build", "--release" | Enum.flat_map(packages, &["-p", &1])]
 
     options = [
@@ -247,23 +269,25 @@ defmodule Py.Build do
   # is opened at run time.
   defp environment(minor, target) do
     config = Path.join(target, "pyo3.config")
-    if minor, do: write_changed(config, config(minor))
+    write_changed(config, config(minor))
 
     [
       {"CARGO_TARGET_DIR", target},
       {"CARGO_BUILD_TARGET", nil},
-      {"PYO3_CONFIG_FILE", if(minor, do: config)},
+      {"PYO3_CONFIG_FILE", config},
       {"PYO3_NO_PYTHON", nil},
       {"PYO3_PYTHON", nil},
       {"RUSTLER_PRIMARY_NIF_INIT", "1"}
     ]
   end
 
+  # The extension module of the workers keeps to the limited API, from the oldest Python that Py supports on.
   defp config(minor) do
     """
     implementation=CPython
-    version=#{minor}
+    version=#{minor || "3.11"}
     shared=true
+    abi3=#{minor == nil}
     pointer_width=#{8 * :erlang.system_info({:wordsize, :external})}
     suppress_build_script_link_lines=true
     """
@@ -279,19 +303,29 @@ defmodule Py.Build do
 
   defp install(minor, target, place) do
     File.mkdir_p!(place.native)
-    copy(target, "py_base", base_file(place))
-    if minor, do: copy(target, "py_nif", nif_file(minor, place))
+    files = if minor, do: [{{:library, "py_nif"}, "py_nif-#{minor}.so"}], else: @base_files
+
+    for {built, name} <- files,
+        do: copy(Path.join([target, "release", cargo_name(built)]), Path.join(place.native, name))
+
     :ok
   end
 
-  # A node that runs has the old file mapped: it is replaced, never written to.
-  defp copy(target, library, destination) do
+  defp cargo_name({:program, name}), do: name
+
+  defp cargo_name({:library, name}) do
     extension = if :os.type() == {:unix, :darwin}, do: "dylib", else: "so"
-    contents = File.read!(Path.join([target, "release", "lib#{library}.#{extension}"]))
+    "lib#{name}.#{extension}"
+  end
+
+  # A node that runs has the old file mapped: it is replaced, never written to.
+  defp copy(source, destination) do
+    contents = File.read!(source)
 
     if File.read(destination) != {:ok, contents} do
       temporary = "#{destination}.#{System.pid()}"
       File.write!(temporary, contents)
+      File.chmod!(temporary, 0o755)
       File.rename!(temporary, destination)
     end
   end

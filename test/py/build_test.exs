@@ -46,11 +46,11 @@ defmodule Py.BuildTest do
     assert Build.built(place) == ["3.11", "3.13"]
     assert File.read!(Build.nif_file("3.13", place)) =~ "version=3.13"
     assert File.regular?(Build.base_file(place))
-    assert runs(root) == 2
+    assert runs(root) == 3
 
     assert Build.update(["3.11", "3.13"], manifest, place) == :noop
     assert Build.update(["3.13"], manifest, place) == :noop
-    assert runs(root) == 2
+    assert runs(root) == 3
   end
 
   test "cargo gets all that pyo3 must know, and no interpreter", %{root: root, place: place} do
@@ -60,11 +60,12 @@ defmodule Py.BuildTest do
     System.delete_env("PYO3_PYTHON")
 
     built = File.read!(Build.nif_file("3.12", place))
-    assert built =~ "arguments=build --release -p py_base -p py_nif"
+    assert built =~ "arguments=build --release -p py_nif\n"
     assert built =~ "python=-"
     assert built =~ "init=1"
     assert built =~ "suppress_build_script_link_lines=true"
     assert built =~ "pointer_width=64"
+    assert built =~ "abi3=false"
   end
 
   test "changed contents are built again, a touched file is not", %{root: root, place: place} do
@@ -77,7 +78,7 @@ defmodule Py.BuildTest do
     File.write!(Path.join(root, "native/nif/src/lib.rs"), "two")
     assert {:ok, changed} = Build.update(["3.11"], manifest, place)
     assert changed.sources != manifest.sources
-    assert runs(root) == 2
+    assert runs(root) == 4
   end
 
   test "another version is added; with other sources, libraries of the old ones go", %{
@@ -107,11 +108,18 @@ defmodule Py.BuildTest do
     assert File.read!(Build.nif_file("3.11", place)) =~ "version=3.11"
   end
 
-  test "without a Python, the base library alone is built", %{root: root, place: place} do
+  test "without a Python, what needs no version is built", %{root: root, place: place} do
     cargo(root)
     assert {:ok, _manifest} = Build.update([], nil, place)
-    assert File.ls!(place.native) == ["py_base.so"]
-    assert File.read!(Build.base_file(place)) =~ "arguments=build --release -p py_base\n"
+
+    assert Enum.sort(File.ls!(place.native)) == ["py_base.so", "py_launcher", "py_worker.abi3.so"]
+
+    worker = File.read!(Build.worker_file(place))
+    assert worker =~ "arguments=build --release -p py_base -p py_worker -p py_launcher\n"
+    assert worker =~ "abi3=true"
+    assert worker =~ "version=3.11"
+    assert {:ok, %{mode: mode}} = File.stat(Build.launcher_file(place))
+    assert Bitwise.band(mode, 0o111) == 0o111
   end
 
   test "a failure of cargo is an error, and changes nothing", %{root: root, place: place} do
@@ -140,9 +148,10 @@ defmodule Py.BuildTest do
   end
 
   test "what is missing is named", %{place: place} do
-    assert Build.missing(["3.11"], place) == ["py_base.so", "py_nif-3.11.so"]
+    base = ["py_base.so", "py_worker.abi3.so", "py_launcher"]
+    assert Build.missing(["3.11"], place) == base ++ ["py_nif-3.11.so"]
     File.mkdir_p!(place.native)
-    File.write!(Build.base_file(place), "")
+    for name <- base, do: File.write!(Path.join(place.native, name), "")
     assert Build.missing(["3.11"], place) == ["py_nif-3.11.so"]
   end
 
@@ -164,8 +173,8 @@ defmodule Py.BuildTest do
     echo run >>#{root}/runs
     mkdir -p "$CARGO_TARGET_DIR/release"
     cd "$CARGO_TARGET_DIR/release"
-    { echo "arguments=$*"; echo "python=${PYO3_PYTHON:--}"; echo "init=$RUSTLER_PRIMARY_NIF_INIT"; } >libpy_base.so
-    cat libpy_base.so ${PYO3_CONFIG_FILE:+"$PYO3_CONFIG_FILE"} >libpy_nif.so
+    { echo "arguments=$*"; echo "python=${PYO3_PYTHON:--}"; echo "init=$RUSTLER_PRIMARY_NIF_INIT"; } >py_launcher
+    cat py_launcher ${PYO3_CONFIG_FILE:+"$PYO3_CONFIG_FILE"} | tee libpy_base.so libpy_worker.so >libpy_nif.so
     #{last}
     """)
 

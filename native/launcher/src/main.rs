@@ -1,0 +1,3 @@
+//! Starts what runs Python in a process of its own.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Wire 2: Python in a process of its own, called through pipes.
