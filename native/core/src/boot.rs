@@ -1,9 +1,10 @@
-//! Python's first thread: it boots the interpreter, stays its main thread and serves calls.
+//! Python's first thread: it boots the interpreter, or finds it there, stays its main thread and
+//! serves calls.
 
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
+use pyo3::types::{PyBytes, PyDict};
 
 use crate::ffi;
 use crate::interpreter::Interpreter;
@@ -13,10 +14,6 @@ use crate::{errand, runner, watch};
 
 /// What the other side knows and Python has to be told.
 pub struct Facts {
-    /// The interpreter whose `sys.prefix`, site-packages and venv are to be used.
-    pub executable: String,
-    /// The folder of the `erlang` package.
-    pub python_path: String,
     /// The pid of the process that swallows I/O replies, as external term format.
     pub sink: Vec<u8>,
     /// The group leader of whatever prints outside of a call, likewise.
@@ -25,31 +22,55 @@ pub struct Facts {
     pub decimal: bool,
     /// Whether `%MapSet{}` has a `version`.
     pub set_version: bool,
+    /// Whether this process is the BEAM's.
+    pub in_node: bool,
 }
 
+/// The interpreter that is to be booted.
+#[cfg(not(feature = "limited"))]
+pub struct Home {
+    /// The executable whose `sys.prefix`, site-packages and venv are to be used.
+    pub executable: String,
+    /// The folder of the `erlang` package.
+    pub python_path: String,
+}
+
+#[cfg(not(feature = "limited"))]
 pub type Ready = Box<dyn FnOnce(Result<&'static Interpreter, String>) + Send>;
 
 /// Boots Python on a thread of its own and tells `ready`. To be called once in a process.
-pub fn boot(facts: Facts, host: Box<dyn Host>, ready: Ready) -> Result<(), String> {
-    let main = move || match initialize(&facts, host) {
+#[cfg(not(feature = "limited"))]
+pub fn boot(home: Home, facts: Facts, host: Box<dyn Host>, ready: Ready) -> Result<(), String> {
+    let main = move || match initialize(&home, &facts, host) {
         Ok(interpreter) => {
             ready(Ok(interpreter));
-            runner::serve(interpreter, MAIN);
+            serve(interpreter);
         }
         Err(message) => ready(Err(message)),
     };
     runner::thread("py-main").spawn(main).map(drop).map_err(|error| format!("no thread for Python: {error}"))
 }
 
-fn initialize(facts: &Facts, host: Box<dyn Host>) -> Result<&'static Interpreter, String> {
-    let executable = ffi::c_string(&facts.executable)?;
+#[cfg(not(feature = "limited"))]
+fn initialize(home: &Home, facts: &Facts, host: Box<dyn Host>) -> Result<&'static Interpreter, String> {
+    let executable = ffi::c_string(&home.executable)?;
     ffi::initialize(&executable).map_err(|error| format!("Python did not start: {error}"))?;
-    Python::attach(|py| furnish(py, facts, host).map_err(|error| explain(py, &error)))
+    Python::attach(|py| {
+        let path = py.import("sys").and_then(|sys| sys.getattr("path"));
+        path.and_then(|path| path.call_method1("append", (&home.python_path,)))
+            .and_then(|_| settle(py, facts, host))
+            .map_err(|error| explain(py, &error))
+    })
 }
 
-fn furnish(py: Python<'_>, facts: &Facts, host: Box<dyn Host>) -> PyResult<&'static Interpreter> {
-    let path = py.import("sys")?.getattr("path")?.cast_into::<PyList>()?;
-    path.append(&facts.python_path)?;
+/// Serves requests on the calling thread, which settled in.
+pub fn serve(interpreter: &'static Interpreter) {
+    runner::serve(interpreter, MAIN);
+}
+
+/// Settles in the interpreter that the calling thread, its main one, is attached to. The `erlang`
+/// package can be imported.
+pub fn settle(py: Python<'_>, facts: &Facts, host: Box<dyn Host>) -> PyResult<&'static Interpreter> {
     let scheduler = Scheduler::new();
     let interpreter = Interpreter::new(py, Arc::clone(&scheduler), host, facts)?;
     py.import("erlang._boot")?.call_method1("start", (config(py, facts)?,))?;
@@ -67,9 +88,11 @@ fn config<'py>(py: Python<'py>, facts: &Facts) -> PyResult<Bound<'py, PyDict>> {
     config.set_item("signal", ffi::interrupt_signal())?;
     config.set_item("decimal", facts.decimal)?;
     config.set_item("set_version", facts.set_version)?;
+    config.set_item("in_node", facts.in_node)?;
     Ok(config)
 }
 
+#[cfg(not(feature = "limited"))]
 fn explain(py: Python<'_>, error: &PyErr) -> String {
     let lines = py
         .import("traceback")

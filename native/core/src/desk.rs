@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::ffi::ThreadId;
 use crate::ticket::Ticket;
+use crate::wire::Inbox;
 
 #[derive(Default)]
 pub struct Desk {
@@ -86,13 +87,16 @@ impl Doing {
 pub struct Parker {
     thread: OnceLock<Thread>,
     woken: AtomicBool,
+    inbox: OnceLock<&'static dyn Inbox>,
 }
 
 impl Parker {
     pub fn wake(&self) {
         self.woken.store(true, Ordering::Release);
-        // A thread that has not come this far looks at the flag when it does.
-        if let Some(thread) = self.thread.get() {
+        if let Some(inbox) = self.inbox.get() {
+            inbox.wake();
+        } else if let Some(thread) = self.thread.get() {
+            // A thread that has not come this far looks at the flag when it does.
             thread.unpark();
         }
     }
@@ -100,7 +104,15 @@ impl Parker {
     pub fn wait(&self) {
         self.thread.get_or_init(std::thread::current);
         while !self.woken.swap(false, Ordering::Acquire) {
-            std::thread::park();
+            match self.inbox.get() {
+                Some(inbox) => inbox.wait(),
+                None => std::thread::park(),
+            }
         }
+    }
+
+    /// Has the thread wait at an inbox from now on.
+    pub fn wait_at(&self, inbox: &'static dyn Inbox) {
+        let _ = self.inbox.set(inbox);
     }
 }

@@ -42,6 +42,7 @@ impl Interpreter {
             return Ok(());
         }
         self.scheduler.awaits(ticket);
+        ticket.wire().awaits();
         let handle = ffi::ticket_capsule(py, ticket.clone())?;
         self.hooks.loop_submit.bind(py).call1((task, coroutine, handle)).map(drop)
     }

@@ -3,7 +3,9 @@
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, UnsafeCell};
-use std::ffi::{CStr, CString, c_int, c_long, c_void};
+#[cfg(not(feature = "limited"))]
+use std::ffi::CString;
+use std::ffi::{CStr, c_int, c_long, c_void};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -16,6 +18,50 @@ use pyo3::types::{PyDict, PyList, PyModule, PyString, PyTuple};
 
 use crate::interpreter::Interpreter;
 use crate::ticket::Ticket;
+
+// ---------------------------------------------------------------------------------------------
+// What the limited API has under other names, or lacks until later versions
+
+#[cfg(not(feature = "limited"))]
+mod api {
+    use pyo3::ffi;
+    pub use pyo3::ffi::{
+        PyList_SET_ITEM as list_set_item, PyObject_Vectorcall as vectorcall, PyTuple_SET_ITEM as tuple_set_item,
+    };
+
+    /// # Safety
+    /// The object must be alive.
+    pub unsafe fn is_coroutine(object: *mut ffi::PyObject) -> bool {
+        // SAFETY: only compares the object's type.
+        unsafe { ffi::PyCoro_CheckExact(object) != 0 }
+    }
+}
+
+#[cfg(feature = "limited")]
+mod api {
+    use pyo3::ffi;
+    pub use pyo3::ffi::{PyList_SetItem as list_set_item, PyTuple_SetItem as tuple_set_item};
+
+    // Part of every CPython from 3.9 on, and of the limited API from 3.12 on, with this type.
+    unsafe extern "C" {
+        #[link_name = "PyObject_Vectorcall"]
+        pub fn vectorcall(
+            callable: *mut ffi::PyObject,
+            arguments: *const *mut ffi::PyObject,
+            count: usize,
+            names: *mut ffi::PyObject,
+        ) -> *mut ffi::PyObject;
+
+        static mut PyCoro_Type: ffi::PyTypeObject;
+    }
+
+    /// # Safety
+    /// The object must be alive.
+    pub unsafe fn is_coroutine(object: *mut ffi::PyObject) -> bool {
+        // SAFETY: only compares the object's type with the address of one that every CPython has.
+        unsafe { ffi::Py_IS_TYPE(object, &raw mut PyCoro_Type) != 0 }
+    }
+}
 
 // ---------------------------------------------------------------------------------------------
 // Values
@@ -52,9 +98,9 @@ impl<'py> Sequence<'py> {
         // `index` is below that and empty, and the reference to `item` is given away.
         unsafe {
             if self.is_list {
-                ffi::PyList_SET_ITEM(self.object.as_ptr(), index, item.into_ptr());
+                api::list_set_item(self.object.as_ptr(), index, item.into_ptr());
             } else {
-                ffi::PyTuple_SET_ITEM(self.object.as_ptr(), index, item.into_ptr());
+                api::tuple_set_item(self.object.as_ptr(), index, item.into_ptr());
             }
         }
         self.filled += 1;
@@ -149,7 +195,7 @@ pub fn vectorcall<'py>(
     };
     // SAFETY: attached; the arguments live in `arguments`, whose last `named` belong to `names`.
     unsafe {
-        let result = ffi::PyObject_Vectorcall(callable.as_ptr(), pointers.as_ptr(), positional, names);
+        let result = api::vectorcall(callable.as_ptr(), pointers.as_ptr(), positional, names);
         Bound::from_owned_ptr_or_err(callable.py(), result)
     }
 }
@@ -175,7 +221,7 @@ pub fn imported<'py>(name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
 /// True for the objects that `async def` functions return.
 pub fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
     // SAFETY: only compares the object's type.
-    unsafe { ffi::PyCoro_CheckExact(value.as_ptr()) != 0 }
+    unsafe { api::is_coroutine(value.as_ptr()) }
 }
 
 /// Keeps the cyclic collector from walking through containers that are only just being made.
@@ -292,15 +338,19 @@ pub fn reset_signals_in_forked_children() {
     unsafe { libc::pthread_atfork(None, None, Some(reset)) };
 }
 
+#[cfg(not(feature = "limited"))]
 /// The thread states of an interpreter.
 pub struct ThreadStates(*mut ffi::PyInterpreterState);
 
+#[cfg(not(feature = "limited"))]
 // SAFETY: the interpreter outlives all that uses this, and its fields are read as `count` and
 // `newest` say.
 unsafe impl Send for ThreadStates {}
+#[cfg(not(feature = "limited"))]
 // SAFETY: as above.
 unsafe impl Sync for ThreadStates {}
 
+#[cfg(not(feature = "limited"))]
 impl ThreadStates {
     pub fn of(_: Python<'_>) -> Self {
         // SAFETY: attached.
@@ -325,6 +375,7 @@ impl ThreadStates {
     }
 }
 
+#[cfg(not(feature = "limited"))]
 /// Lets the calling thread keep its thread state when it detaches, for as long as it lives.
 pub fn keep_thread_state(_: Python<'_>) {
     // SAFETY: one count more of what this thread holds already; it is never released.
@@ -337,17 +388,21 @@ pub type LocalKey = PhantomData<*const ()>;
 // ---------------------------------------------------------------------------------------------
 // Stacks
 
+#[cfg(not(feature = "limited"))]
 /// As large as those of the threads that run Python.
 const STACK: usize = 64 * 1024 * 1024;
 
+#[cfg(not(feature = "limited"))]
 /// A page that is never written or read, and that an overflow runs into.
 const GUARD: usize = 64 * 1024;
 
+#[cfg(not(feature = "limited"))]
 thread_local! {
     /// The stack that the calling thread has for Python; null where there was no memory for it.
     static LARGE_STACK: Cell<Option<*mut u8>> = const { Cell::new(None) };
 }
 
+#[cfg(not(feature = "limited"))]
 /// Runs `body` on a stack that is large enough for Python; None where there is none. Each thread
 /// makes one, of which only the pages that are touched take memory, and keeps it.
 pub fn on_large_stack<R>(body: impl FnOnce() -> R) -> Option<R> {
@@ -366,6 +421,7 @@ pub fn on_large_stack<R>(body: impl FnOnce() -> R) -> Option<R> {
     Some(result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
 
+#[cfg(not(feature = "limited"))]
 fn new_stack() -> *mut u8 {
     let (protection, flags) = (
         libc::PROT_READ | libc::PROT_WRITE,
@@ -381,12 +437,15 @@ fn new_stack() -> *mut u8 {
     }
 }
 
+#[cfg(not(feature = "limited"))]
 /// From 3.14 on, Python looks at the stack pointer and has to be told of other stacks; earlier ones
 /// count.
 const LOOKS_AT_STACKS: (u8, u8) = (3, 14);
 
+#[cfg(not(feature = "limited"))]
 type SetStackProtection = unsafe extern "C" fn(*mut ffi::PyThreadState, *mut c_void, usize) -> c_int;
 
+#[cfg(not(feature = "limited"))]
 fn set_stack_protection() -> Option<SetStackProtection> {
     // SAFETY: libpython is loaded globally; a symbol of this name has this type.
     unsafe {
@@ -395,12 +454,14 @@ fn set_stack_protection() -> Option<SetStackProtection> {
     }
 }
 
+#[cfg(not(feature = "limited"))]
 /// Whether this Python can run on stacks of ours.
 pub fn can_switch_stacks(py: Python<'_>) -> bool {
     let version = py.version_info();
     (version.major, version.minor) < LOOKS_AT_STACKS || set_stack_protection().is_some()
 }
 
+#[cfg(not(feature = "limited"))]
 /// Tells Python of the large stack that the calling thread is on.
 pub fn announce_large_stack(py: Python<'_>) -> PyResult<()> {
     let (Some(base), Some(set)) = (LARGE_STACK.get(), set_stack_protection()) else { return Ok(()) };
@@ -414,6 +475,7 @@ pub fn announce_large_stack(py: Python<'_>) -> PyResult<()> {
 // ---------------------------------------------------------------------------------------------
 // Booting
 
+#[cfg(not(feature = "limited"))]
 /// Initialises Python on the calling thread, which becomes its main thread, and leaves it detached.
 pub fn initialize(executable: &CStr) -> Result<(), String> {
     // SAFETY: called once, before anything else of Python is used; both configurations are
@@ -446,6 +508,7 @@ pub fn initialize(executable: &CStr) -> Result<(), String> {
     }
 }
 
+#[cfg(not(feature = "limited"))]
 fn check(status: ffi::PyStatus) -> Result<(), String> {
     // SAFETY: a PyStatus is plain data whose message, if any, is a static string.
     unsafe {
@@ -466,7 +529,7 @@ const NATIVE_MODULE: &CStr = c"_erlang";
 
 /// A multi-phase module in the style of C: pyo3's own modules keep state that sub-interpreters
 /// would share.
-extern "C" fn native_module_init() -> *mut ffi::PyObject {
+pub extern "C" fn native_module_init() -> *mut ffi::PyObject {
     struct Definition(ffi::PyModuleDef);
     // SAFETY: the definition and what it points to are never written by us; CPython writes its own
     // fields in it, with the GIL of the importing interpreter held.
@@ -622,6 +685,7 @@ pub fn capsule_ticket(capsule: &Bound<'_, PyAny>) -> PyResult<Arc<Ticket>> {
     }
 }
 
+#[cfg(not(feature = "limited"))]
 pub fn c_string(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|_| format!("{text:?} contains a NUL byte"))
 }

@@ -17,6 +17,7 @@ use crate::errand::Errands;
 use crate::event_loop::EventLoop;
 use crate::ffi::{self, Attached};
 use crate::gate::Gate;
+#[cfg(not(feature = "limited"))]
 use crate::inline::{Visit, Visitors};
 use crate::request::{Source, no_such_module};
 use crate::scheduler::Scheduler;
@@ -36,6 +37,7 @@ pub struct Interpreter {
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) errands: Errands,
     pub(crate) gate: Gate,
+    #[cfg(not(feature = "limited"))]
     pub(crate) visitors: Visitors,
     pub(crate) host: Box<dyn Host>,
     pub(crate) output_pending: AtomicBool,
@@ -126,6 +128,7 @@ impl Interpreter {
             scheduler,
             errands: Errands::default(),
             gate: Gate::new(py),
+            #[cfg(not(feature = "limited"))]
             visitors: Visitors::default(),
             host,
             output_pending: AtomicBool::new(false),
@@ -422,6 +425,7 @@ impl Interpreter {
     }
 
     /// Stops a call inline whose time is up, unless it is importing.
+    #[cfg(not(feature = "limited"))]
     pub(crate) fn interrupt_visit(&self, py: Python<'_>, visit: &Visit) {
         let importing = self.hooks.is_importing.bind(py).call1((visit.thread().number(),));
         match importing.and_then(|importing| importing.is_truthy()) {

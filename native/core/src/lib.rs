@@ -9,7 +9,12 @@ mod desk;
 mod errand;
 mod event_loop;
 mod ffi;
+#[cfg(not(feature = "limited"))]
 mod gate;
+#[cfg(feature = "limited")]
+#[path = "ungated.rs"]
+mod gate;
+#[cfg(not(feature = "limited"))]
 mod inline;
 mod interpreter;
 mod natives;
@@ -22,8 +27,10 @@ mod ticket;
 mod watch;
 pub mod wire;
 
-pub use ffi::{LocalKey, reset_signals_in_forked_children};
+pub use ffi::{LocalKey, native_module_init, reset_signals_in_forked_children};
+#[cfg(not(feature = "limited"))]
 pub use gate::{Closed, OVERRUN};
+#[cfg(not(feature = "limited"))]
 pub use inline::{Inline, Ran};
 pub use interpreter::Interpreter;
 pub use pool::{Limits, Pool, PoolInfo, Refusal, Running};

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+#[cfg(not(feature = "limited"))]
 use crate::gate::Closed;
+#[cfg(not(feature = "limited"))]
 use crate::inline::{self, Inline, Ran};
 use crate::interpreter::Interpreter;
 use crate::queue::Queue;
@@ -38,6 +40,7 @@ pub struct PoolInfo {
     pub retired: usize,
     pub calls: u64,
     /// Why calls do not run inline now.
+    #[cfg(not(feature = "limited"))]
     pub inline: Option<Closed>,
 }
 
@@ -184,6 +187,7 @@ impl Pool {
     }
 
     /// Runs a request on the calling thread, where that is possible now.
+    #[cfg(not(feature = "limited"))]
     pub fn inline(&self, timeout: Option<Duration>, call: &mut impl Inline) -> Result<Ran, Closed> {
         match self.scheduler.interpreter() {
             Some(interpreter) if self.serves.load(Ordering::Acquire) => {
@@ -198,6 +202,13 @@ impl Pool {
     /// Ends a request on behalf of its caller.
     pub fn cancel(&self, ticket: &Arc<Ticket>) -> Cancel {
         self.scheduler.cancel(ticket)
+    }
+
+    /// The same for the request that its wire calls so; false where it is not here.
+    pub fn cancel_id(&self, id: u64) -> bool {
+        let pending = self.scheduler.pending(Instant::now(), Duration::ZERO);
+        let ticket = pending.into_iter().find(|ticket| ticket.wire().id() == id);
+        ticket.map(|ticket| self.cancel(&ticket)).is_some()
     }
 
     /// Answers everything that is pending and takes nothing more.
@@ -239,6 +250,7 @@ impl Pool {
             threads: state.threads(),
             retired: state.retired,
             calls: pool.calls + self.inline_calls.load(Ordering::Relaxed),
+            #[cfg(not(feature = "limited"))]
             inline: self.closed(),
         };
         for doing in state.doing().filter(|doing| doing.pool == Some(self.id)) {
@@ -248,6 +260,7 @@ impl Pool {
         info
     }
 
+    #[cfg(not(feature = "limited"))]
     fn closed(&self) -> Option<Closed> {
         let serves = self.serves.load(Ordering::Acquire);
         let interpreter = self.scheduler.interpreter().filter(|_| serves);
@@ -255,6 +268,7 @@ impl Pool {
     }
 
     /// The functions that take the queue for a while, since they took too long inline.
+    #[cfg(not(feature = "limited"))]
     pub fn overran(&self) -> Vec<String> {
         self.scheduler.interpreter().map_or_else(Vec::new, |interpreter| interpreter.gate.banned())
     }

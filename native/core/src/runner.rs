@@ -8,6 +8,7 @@ use std::thread::Builder;
 use pyo3::prelude::*;
 
 use crate::ffi::{self, ThreadId};
+#[cfg(not(feature = "limited"))]
 use crate::inline::Visit;
 use crate::interpreter::Interpreter;
 use crate::ticket::Ticket;
@@ -44,6 +45,7 @@ pub fn spawn_loop(interpreter: &'static Interpreter) {
 }
 
 /// Stops a call inline. The threads of ours wait for such calls, so this takes one that does not.
+#[cfg(not(feature = "limited"))]
 pub fn spawn_interrupt(interpreter: &'static Interpreter, visit: Arc<Visit>) {
     let run = move || Python::attach(|py| interpreter.interrupt_visit(py, &visit));
     if let Err(error) = thread("py-interrupt").spawn(run) {

@@ -15,7 +15,7 @@ use crate::ffi::ThreadId;
 use crate::interpreter::Interpreter;
 use crate::pool::{PoolState, Refusal, Stage};
 use crate::ticket::{Cancel, Phase, Ticket};
-use crate::wire::Kind;
+use crate::wire::{Inbox, Kind};
 
 /// The thread that booted Python. It is the first to be woken: signals reach it alone.
 pub const MAIN: usize = 0;
@@ -56,6 +56,8 @@ pub(crate) struct State {
     /// Places of threads that are no more.
     ended: Vec<usize>,
     next_pool: usize,
+    /// The host was told that no thread is free for more.
+    crowded: bool,
     awaiting: HashMap<u64, Arc<Ticket>>,
 }
 
@@ -162,13 +164,12 @@ impl State {
         true
     }
 
-    /// Books what a runner did.
-    fn book(&mut self, runner: usize) {
+    /// Books what a runner did, and tells whether somebody had taken over from it meanwhile.
+    fn book(&mut self, runner: usize) -> bool {
         let Runner { desk, retired } = &self.runners[runner];
         let mut doing = desk.lock();
-        if std::mem::take(&mut doing.blocked) {
-            self.awake += 1;
-        }
+        let blocked = std::mem::take(&mut doing.blocked);
+        self.awake += usize::from(blocked);
         let done = std::mem::take(&mut doing.done);
         // The place of one that is retired was given away already.
         if let Some(pool) = doing.pool.take()
@@ -177,6 +178,13 @@ impl State {
             self.pools[pool].running -= 1;
             self.pools[pool].claimed -= done;
         }
+        blocked
+    }
+
+    /// Whether all threads that a pool may have are at requests that take long.
+    fn is_crowded(&self) -> bool {
+        let full = |pool: &PoolState| pool.stage == Stage::Open && pool.running >= pool.limits.size;
+        self.awake == 0 && self.pools.iter().any(full)
     }
 }
 
@@ -197,6 +205,13 @@ impl Scheduler {
 
     pub(crate) fn attach(&self, interpreter: &'static Interpreter) {
         let _ = self.interpreter.set(interpreter);
+        if let Some(inbox) = interpreter.host.inbox() {
+            self.desk(MAIN).parker.wait_at(inbox);
+        }
+    }
+
+    fn inbox(&self) -> Option<&'static dyn Inbox> {
+        self.interpreter().and_then(|interpreter| interpreter.host.inbox())
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -267,11 +282,17 @@ impl Scheduler {
 
     /// Books what a runner did, and gives it more to do; false where there is nothing.
     pub(crate) fn refill(&self, runner: usize) -> bool {
-        let mut state = self.lock();
-        state.book(runner);
-        state.main_is_free &= runner != MAIN;
-        let dealt = state.may_go_on(runner) && state.deal(runner);
-        self.count(&state);
+        let (dealt, was_crowded) = {
+            let mut state = self.lock();
+            let is_back = state.book(runner);
+            state.main_is_free &= runner != MAIN;
+            let dealt = state.may_go_on(runner) && state.deal(runner);
+            self.count(&state);
+            (dealt, is_back && std::mem::take(&mut state.crowded))
+        };
+        if was_crowded && let Some(inbox) = self.inbox() {
+            inbox.crowded(false);
+        }
         dealt
     }
 
@@ -286,7 +307,7 @@ impl Scheduler {
             state.main_is_free |= runner == MAIN;
             runner == MAIN || !state.main_is_free
         };
-        if spins {
+        if spins && self.inbox().is_none() {
             self.spin();
         }
         let (desk, wake) = {
@@ -451,6 +472,31 @@ impl Scheduler {
         self.wake(wake);
     }
 
+    /// Gives back what waits behind requests that take long, where the host can have it run elsewhere.
+    pub(crate) fn give_back(&self, inbox: &dyn Inbox) {
+        if !self.lock().is_crowded() {
+            return;
+        }
+        inbox.look();
+        let (tickets, told) = {
+            let mut state = self.lock();
+            if !state.is_crowded() {
+                return;
+            }
+            let tickets: Vec<_> = state.pools.iter_mut().flat_map(|pool| pool.queue.drain()).collect();
+            self.count(&state);
+            (tickets, std::mem::replace(&mut state.crowded, true))
+        };
+        for ticket in tickets {
+            if ticket.discard().is_some() {
+                ticket.wire().give_back();
+            }
+        }
+        if !told {
+            inbox.crowded(true);
+        }
+    }
+
     /// What has been pending for `age`, wherever it is.
     pub(crate) fn pending(&self, now: Instant, age: Duration) -> Vec<Arc<Ticket>> {
         let state = self.lock();
@@ -486,6 +532,7 @@ impl Scheduler {
 
     /// Gives away the places of threads that do not come back from a settled request.
     pub(crate) fn retire_stuck(&self, now: Instant) {
+        let mut gives_up = false;
         let wake = {
             let mut state = self.lock();
             let State { runners, pools, retired, .. } = &mut *state;
@@ -499,6 +546,7 @@ impl Scheduler {
                 if current.settled_for(now) < pool.limits.grace {
                     continue;
                 }
+                gives_up = true;
                 if doing.blocked && *retired < MAX_RETIRED {
                     runner.retired = true;
                     *retired += 1;
@@ -510,6 +558,9 @@ impl Scheduler {
             }
             state.wake_for_work()
         };
+        if gives_up && let Some(inbox) = self.inbox() {
+            inbox.give_up();
+        }
         self.wake(wake);
     }
 

@@ -33,13 +33,17 @@ fn watch(interpreter: &'static Interpreter) {
     let scheduler = &interpreter.scheduler;
     let mut idle = 0;
     for tick in 0_u32.. {
-        idle = if scheduler.is_busy() || interpreter.visitors.are_inside() { 0 } else { idle + 1 };
+        idle = if scheduler.is_busy() || has_visitors(interpreter) { 0 } else { idle + 1 };
         if idle > LINGER {
-            scheduler.sleep_watch(|| interpreter.visitors.are_inside());
+            scheduler.sleep_watch(|| has_visitors(interpreter));
         }
         std::thread::sleep(TICK);
         let now = Instant::now();
         scheduler.relieve(now, BLOCKED);
+        if let Some(inbox) = interpreter.host.inbox() {
+            scheduler.give_back(inbox);
+            inbox.tick();
+        }
         if tick.is_multiple_of(SWEEP_EVERY) {
             sweep(interpreter, now);
             // A signal that comes just before a system call does not end it, so there are more than
@@ -61,13 +65,32 @@ fn sweep(interpreter: &'static Interpreter, now: Instant) {
             scheduler.cancel(&ticket);
         }
     }
+    look_after_visitors(interpreter, now);
+    scheduler.retire_stuck(now);
+    interpreter.unblock_loop(now);
+}
+
+/// Whether callers inline are at anything.
+#[cfg(not(feature = "limited"))]
+fn has_visitors(interpreter: &Interpreter) -> bool {
+    interpreter.visitors.are_inside()
+}
+
+#[cfg(feature = "limited")]
+fn has_visitors(_: &Interpreter) -> bool {
+    false
+}
+
+#[cfg(not(feature = "limited"))]
+fn look_after_visitors(interpreter: &'static Interpreter, now: Instant) {
     for visit in interpreter.visitors.overdue(now) {
         crate::runner::spawn_interrupt(interpreter, visit);
     }
     interpreter.gate.pardon(now);
-    scheduler.retire_stuck(now);
-    interpreter.unblock_loop(now);
 }
+
+#[cfg(feature = "limited")]
+fn look_after_visitors(_: &'static Interpreter, _: Instant) {}
 
 fn expire(scheduler: &Scheduler, ticket: &Arc<Ticket>) {
     match ticket.phase() {

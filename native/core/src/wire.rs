@@ -73,6 +73,11 @@ pub trait Wire: Send + Sync {
     /// Who asks, as a number: callers take turns.
     fn caller(&self) -> u64;
 
+    /// What the other side calls the request, where it may ask for its end by that.
+    fn id(&self) -> u64 {
+        0
+    }
+
     /// Called once, by the thread that runs the request.
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault>;
 
@@ -91,6 +96,13 @@ pub trait Wire: Send + Sync {
     /// called at most once, and dropped where another answer was first.
     fn prepare<'a>(&'a self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Box<dyn FnOnce() + 'a>;
 
+    /// The request is a coroutine: no thread is busy with it any more.
+    fn awaits(&self) {}
+
+    /// Takes the request back, which did not begin to run, since no thread is free for it soon. Called
+    /// at most once, and only where the host says so.
+    fn give_back(&self) {}
+
     /// Has the request cancelled when the caller dies; false where it is dead already. Called at
     /// most once, and only for requests that have been pending for a while.
     fn monitor(&self, canceller: Canceller) -> bool;
@@ -105,6 +117,32 @@ pub trait Host: Send + Sync {
         to: Address<'_>,
         message: &Bound<'_, PyAny>,
     ) -> Result<bool, Fault>;
+
+    /// Where the main thread gets its requests by itself; None where others submit them.
+    fn inbox(&self) -> Option<&dyn Inbox> {
+        None
+    }
+}
+
+/// The way in and out of a process of which Python is all there is.
+pub trait Inbox: Send + Sync {
+    /// Waits for requests and submits them. May come back without any, and does when it is woken.
+    fn wait(&self);
+
+    /// Ends a wait, this one or the next.
+    fn wake(&self);
+
+    /// Submits what came while the main thread was at something else.
+    fn look(&self);
+
+    /// All threads are at requests that take long; or one of them is back.
+    fn crowded(&self, crowded: bool);
+
+    /// Called about once a millisecond while there is something in progress.
+    fn tick(&self);
+
+    /// A thread does not come back from a request that was to stop.
+    fn give_up(&self);
 }
 
 pub enum Address<'a> {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use py_core::boot::{Facts, boot};
+use py_core::boot::{Facts, Home, boot};
 use py_core::wire::{Address, Host, Leader};
 use py_core::{
     Cancel, Canceller, Fault, Interpreter, Kind, Limits, Outcome, Pool, Refusal, Request, Source, Ticket,
@@ -33,15 +33,18 @@ const PID: [u8; 19] = [131, 88, 119, 3, b'n', b'@', b'h', 0, 0, 0, 1, 0, 0, 0, 0
 
 static INTERPRETER: LazyLock<&'static Interpreter> = LazyLock::new(|| {
     let (ready, booted) = channel();
-    let facts = Facts {
+    let home = Home {
         executable: std::env::var("PY_TEST_PYTHON").expect("PY_TEST_PYTHON names an interpreter"),
         python_path: concat!(env!("CARGO_MANIFEST_DIR"), "/../../priv/python").into(),
+    };
+    let facts = Facts {
         sink: PID.to_vec(),
         leader: PID.to_vec(),
         decimal: false,
         set_version: false,
+        in_node: true,
     };
-    boot(facts, Box::new(Nobody), Box::new(move |result| ready.send(result).expect("someone waits")))
+    boot(home, facts, Box::new(Nobody), Box::new(move |result| ready.send(result).expect("someone waits")))
         .expect("a thread");
     booted.recv().expect("an answer").expect("a Python")
 });

@@ -42,7 +42,7 @@ impl Inline for Here<'_, '_> {
     }
 
     fn subject(&self) -> String {
-        work::subject(self.verb, &mut work::reader(self.request))
+        convert::subject(self.verb, &mut work::reader(self.request))
     }
 
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault> {

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use py_core::boot::{Facts, boot as boot_python};
+use py_core::boot::{Facts, Home, boot as boot_python};
 use py_core::{Cancel, Interpreter, Limits, Pool, Ran, Refusal, Ticket};
 use rustler::{Atom, Encoder, Env, Error, LocalPid, Monitor, NifMap, NifResult, Resource, ResourceArc, Term};
 
@@ -67,13 +67,13 @@ fn boot(env: Env<'_>, tag: Term<'_>, config: BootConfig) -> NifResult<Atom> {
     let envelope = Envelope::new(tag);
     let caller = env.pid();
     let sink = terms::etf(config.sink.encode(env));
+    let home = Home { executable: config.executable, python_path: config.python_path };
     let facts = Facts {
-        executable: config.executable,
-        python_path: config.python_path,
         leader: sink.clone(),
         sink,
         decimal: config.decimal,
         set_version: config.set_version,
+        in_node: true,
     };
     let ready = move |result: Result<&'static Interpreter, String>| {
         let Some(mut message) = envelope.open(atoms::py_booted()) else { return };
@@ -92,7 +92,7 @@ fn boot(env: Env<'_>, tag: Term<'_>, config: BootConfig) -> NifResult<Atom> {
         message.send(&caller);
     };
     py_core::reset_signals_in_forked_children();
-    boot_python(facts, Box::new(Node), Box::new(ready))
+    boot_python(home, facts, Box::new(Node), Box::new(ready))
         .map(|()| atoms::ok())
         .map_err(|message| Error::Term(Box::new(message)))
 }

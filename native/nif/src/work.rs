@@ -2,7 +2,7 @@
 
 use std::sync::Weak;
 
-use py_core::convert::{self, Read, Token, Verb};
+use py_core::convert::{self, Verb};
 use py_core::wire::Leader;
 use py_core::{Canceller, Fault, Interpreter, Kind, Outcome, Pool, Request, Source, Wire};
 use pyo3::prelude::*;
@@ -84,8 +84,8 @@ impl Wire for Call {
 
     fn subject(&self) -> String {
         match &self.record {
-            Record::Tape(tape) => subject(tape.verb(), &mut tape.play()),
-            Record::Letter(verb, letter) => subject(*verb, &mut reader(letter.term(0))),
+            Record::Tape(tape) => convert::subject(tape.verb(), &mut tape.play()),
+            Record::Letter(verb, letter) => convert::subject(*verb, &mut reader(letter.term(0))),
         }
     }
 
@@ -125,24 +125,6 @@ fn parts(request: Term<'_>) -> Option<Elements<'_>> {
 
 pub fn reader(request: Term<'_>) -> TermReader<'_> {
     TermReader::new(parts(request).expect("it was looked at when it was taken"))
-}
-
-pub fn subject(verb: Verb, reader: &mut impl Read) -> String {
-    match verb {
-        Verb::Call | Verb::GetAttr => format!("{}.{}", name(reader), name(reader)),
-        Verb::Eval => String::from("eval"),
-        Verb::Exec => String::from("exec"),
-        Verb::Reload => format!("reload {}", name(reader)),
-    }
-}
-
-fn name(reader: &mut impl Read) -> String {
-    let id = match reader.name() {
-        Token::Text(text) => return String::from_utf8_lossy(text).into_owned(),
-        Token::Atom(id) => id,
-        _ => return String::from("?"),
-    };
-    reader.atom_text(id)
 }
 
 /// The process that gets what is printed.

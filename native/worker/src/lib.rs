@@ -1,1 +1,125 @@
-//! Wire 2: Python in a process of its own, called through pipes.
+//! Wire 2: Python in a process of its own.
+//!
+//! The user's own interpreter imports this as `_erlang`, what every wire gives to Python, and as
+//! `_erlang_worker`, whose `serve` never returns.
+
+mod control;
+mod etf;
+mod ffi;
+mod frames;
+mod host;
+mod inbox;
+mod outbox;
+mod request;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use py_core::boot::{self, Facts};
+use py_core::convert::{Read, Token};
+use py_core::{Limits, Pool};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use rustix::process::{Signal, getpgrp, kill_process_group};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::etf::{Malformed, Reader, VERSION};
+use crate::ffi::Ways;
+use crate::frames::{Fields, incoming, outgoing};
+use crate::host::Worker;
+use crate::inbox::Inbox;
+use crate::outbox::{Frame, Outbox};
+
+/// Requests are counted where they are made.
+const NO_LIMIT: usize = usize::MAX / 2;
+
+#[pymodule]
+mod _erlang_worker {
+    #[pymodule_export]
+    use super::serve;
+}
+
+/// Serves the pool that started this process, until that ends it.
+#[pyfunction]
+fn serve(py: Python<'_>) -> PyResult<()> {
+    let ways = Ways::take().ok_or_else(|| {
+        PyRuntimeError::new_err("this is what a pool of Py starts; it has no use on its own")
+    })?;
+    let out: &'static Outbox = Box::leak(Box::new(Outbox::new(ways.answers)));
+    let inbox: &'static Inbox = Box::leak(Box::new(Inbox::new(ways.requests, out)?));
+    let config = py
+        .detach(|| Config::from_frame(&inbox.first()))
+        .map_err(|_| PyRuntimeError::new_err("the configuration is of another version of Py"))?;
+    let interpreter = boot::settle(py, &config.facts, Box::new(Worker(inbox)))?;
+    let _ = inbox.pool.set(Arc::new(Pool::open(interpreter, config.limits)));
+    control::spawn(inbox, ways.control)?;
+    say_hello(py, out);
+    boot::serve(interpreter);
+    Ok(())
+}
+
+fn say_hello(py: Python<'_>, out: &Outbox) {
+    let pid = std::process::id();
+    let version = py.version_info();
+    let version = format!("{}.{}.{}", version.major, version.minor, version.patch);
+    out.put(&Frame::new(outgoing::HELLO).bytes(&pid.to_be_bytes()).bytes(version.as_bytes()));
+}
+
+struct Config {
+    facts: Facts,
+    limits: Limits,
+}
+
+impl Config {
+    /// A tuple: sink and leader, whether there are Decimals, whether sets have a version, threads, grace
+    /// in milliseconds.
+    fn from_frame(frame: &[u8]) -> Result<Self, Malformed> {
+        let mut fields = Fields(frame);
+        if fields.u8()? != incoming::CONFIGURE || fields.u8()? != VERSION {
+            return Err(Malformed);
+        }
+        let document = etf::Document::new(fields.0)?;
+        let atoms = Default::default();
+        let mut reader = Reader::new(document.bytes, &document.marks, &atoms);
+        let mut pid = || [&[VERSION], reader.raw()].concat();
+        let (sink, leader) = (pid(), pid());
+        let facts = Facts {
+            sink,
+            leader,
+            decimal: boolean(&mut reader)?,
+            set_version: boolean(&mut reader)?,
+            in_node: false,
+        };
+        let (size, grace) = (number(&mut reader)?, number(&mut reader)?);
+        let size = usize::try_from(size).map_err(|_| Malformed)?;
+        Ok(Config { facts, limits: Limits { size, max_queue: NO_LIMIT, grace: Duration::from_millis(grace) } })
+    }
+}
+
+fn boolean(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
+    match reader.next() {
+        Token::Bool(value) => Ok(value),
+        _ => Err(Malformed),
+    }
+}
+
+fn number(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
+    match reader.next() {
+        Token::Int(value) => u64::try_from(value).map_err(|_| Malformed),
+        _ => Err(Malformed),
+    }
+}
+
+/// What is left until a deadline on the clock that this machine's processes share, in nanoseconds;
+/// none where that is zero.
+fn left(deadline: u64) -> Option<Duration> {
+    let now = clock_gettime(ClockId::Monotonic);
+    let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32);
+    (deadline != 0).then(|| Duration::from_nanos(deadline).saturating_sub(now))
+}
+
+/// Ends this process, and those that it started.
+fn leave() -> ! {
+    let _ = kill_process_group(getpgrp(), Signal::KILL);
+    std::process::abort()
+}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         signal: int
         decimal: bool
         set_version: bool
+        in_node: bool
 
 else:
     import _signal as signal  # `signal` itself makes enums of it, which takes milliseconds
@@ -31,9 +32,10 @@ def start(config: Config) -> None:
     _types.configure(with_decimal=config["decimal"])
     _output.install(config["sink"], config["leader"])
     signal.signal(config["signal"], _interrupt)
-    os.fork, os.forkpty = _fork, _fork
     _imports.after("logging", lambda _module: _install_logging())
-    _imports.after("multiprocessing.context", _default_to_spawn)
+    if config["in_node"]:
+        os.fork, os.forkpty = _fork, _fork
+        _imports.after("multiprocessing.context", _default_to_spawn)
 
 
 def _interrupt(_signal: int, frame: FrameType | None) -> None:

@@ -218,7 +218,9 @@ impl<'py, W: Write> Encoder<'_, 'py, W> {
         let mut entries = ffi::DictEntries::new(dict);
         let mut seen = 0;
         while let Some((key, value)) = entries.next() {
+            self.writer.begin_key();
             self.key(&key, depth + 1).map_err(|refusal| refusal.within(|| String::from("[a key]")))?;
+            self.writer.end_key();
             self.value(&value, depth + 1).map_err(|refusal| refusal.within(|| step(&key)))?;
             seen += 1;
             if dict.len() != len || seen > len {
@@ -254,17 +256,19 @@ impl<'py, W: Write> Encoder<'_, 'py, W> {
         let items = ffi::items(set).map_err(|error| Refusal::new(error.to_string()))?;
         let version = self.interpreter.set_version();
         self.writer.map(if version { 3 } else { 2 });
-        self.known_atom("__struct__");
+        self.known_key("__struct__");
         self.known_atom("Elixir.MapSet");
         if version {
-            self.known_atom("version");
+            self.known_key("version");
             self.writer.int(2);
         }
-        self.known_atom("map");
+        self.known_key("map");
         self.writer.map(items.len());
         for item in items.iter() {
+            self.writer.begin_key();
             self.value(&item, depth + 1)
                 .map_err(|refusal| refusal.within(|| String::from("[an element]")))?;
+            self.writer.end_key();
             self.writer.list(0);
             self.writer.end_list(0);
         }
@@ -276,13 +280,15 @@ impl<'py, W: Write> Encoder<'_, 'py, W> {
         check_depth(depth)?;
         let len = fields.len() + 1;
         self.writer.map(len);
-        self.known_atom("__struct__");
+        self.known_key("__struct__");
         if !self.writer.atom(name) {
             return Err(Refusal::new(format!("the struct {name} does not exist in Elixir")));
         }
         let mut entries = ffi::DictEntries::new(fields);
         while let Some((key, value)) = entries.next() {
+            self.writer.begin_key();
             self.atom(&key)?;
+            self.writer.end_key();
             self.value(&value, depth + 1).map_err(|refusal| refusal.within(|| step(&key)))?;
         }
         self.end_map(len)
@@ -294,6 +300,12 @@ impl<'py, W: Write> Encoder<'_, 'py, W> {
         } else {
             Err(Refusal::new("two of its keys or elements are the same in Elixir"))
         }
+    }
+
+    fn known_key(&mut self, name: &str) {
+        self.writer.begin_key();
+        self.known_atom(name);
+        self.writer.end_key();
     }
 
     /// An atom that this library's own Elixir side has.

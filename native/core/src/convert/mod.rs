@@ -13,7 +13,7 @@ use pyo3::Py;
 use pyo3::types::PyBytes;
 
 pub use from_python::{from_python, is_plain};
-pub use request::{Verb, request};
+pub use request::{Verb, request, subject};
 
 use crate::wire::{Fault, Kind};
 
@@ -61,6 +61,9 @@ pub trait Read {
     /// As `next`, where a name is expected: an atom is one, whatever it means elsewhere.
     fn name(&mut self) -> Token<'_>;
 
+    /// Called when the elements of a list were read.
+    fn end_list(&mut self) {}
+
     /// The name of an atom that `next` gave.
     fn atom_text(&self, id: u64) -> String;
 }
@@ -92,6 +95,9 @@ pub trait Write {
     fn tuple(&mut self, len: usize);
     fn end_tuple(&mut self, len: usize);
     fn map(&mut self, len: usize);
+    /// Called before and after each key of a map.
+    fn begin_key(&mut self) {}
+    fn end_key(&mut self) {}
     /// False where two keys became one.
     fn end_map(&mut self, len: usize) -> bool;
 }

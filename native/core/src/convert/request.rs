@@ -2,7 +2,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::to_python::Decoder;
-use super::{Read, Refusal};
+use super::{Read, Refusal, Token};
 use crate::interpreter::Interpreter;
 use crate::request::{Call, Request, Source};
 use crate::wire::{Fault, Kind};
@@ -17,6 +17,25 @@ pub enum Verb {
     Exec,
     GetAttr,
     Reload,
+}
+
+/// What is asked, for people: `math.sqrt`.
+pub fn subject(verb: Verb, reader: &mut impl Read) -> String {
+    match verb {
+        Verb::Call | Verb::GetAttr => format!("{}.{}", name(reader), name(reader)),
+        Verb::Eval => String::from("eval"),
+        Verb::Exec => String::from("exec"),
+        Verb::Reload => format!("reload {}", name(reader)),
+    }
+}
+
+fn name(reader: &mut impl Read) -> String {
+    let id = match reader.name() {
+        Token::Text(text) => return String::from_utf8_lossy(text).into_owned(),
+        Token::Atom(id) => id,
+        _ => return String::from("?"),
+    };
+    reader.atom_text(id)
 }
 
 /// Reads the parts of a request.

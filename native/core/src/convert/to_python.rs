@@ -59,7 +59,9 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
             return Err(Refusal::new("expected a proper list of arguments"));
         };
         let argument = |index| self.value(1).map_err(|refusal| refusal.within(|| format!("[{index}]")));
-        (0..len).map(argument).collect()
+        let arguments = (0..len).map(argument).collect();
+        self.reader.end_list();
+        arguments
     }
 
     /// Converts a map, or a list of pairs, into keyword arguments: their names, and their values in
@@ -74,6 +76,9 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
             _ => return Err(Refusal::new("expected a keyword list or a map")),
         };
         if len == 0 {
+            if pairs {
+                self.reader.end_list();
+            }
             return Ok(None);
         }
         let mut names = Sequence::tuple(self.py, len).map_err(from_error)?;
@@ -86,6 +91,9 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
             seen.set_item(&name, ()).map_err(from_error)?;
             values.push(value);
             names.push(name);
+        }
+        if pairs {
+            self.reader.end_list();
         }
         if seen.len() < len {
             return Err(Refusal::new("a keyword is given twice"));
@@ -184,6 +192,9 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
                 .value(depth + 1)
                 .map_err(|refusal| refusal.within(|| format!("{open}{index}{close}")))?;
             items.push(item);
+        }
+        if open == '[' {
+            self.reader.end_list();
         }
         Ok(items.finish())
     }

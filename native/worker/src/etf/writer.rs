@@ -1,0 +1,210 @@
+//! Values of Python's as a term.
+
+use std::collections::HashSet;
+
+use py_core::convert::Write;
+use pyo3::Py;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::*;
+
+/// Maps of so many keys have each compared with each.
+const FEW: usize = 8;
+
+#[derive(Default)]
+pub struct Writer {
+    pub bytes: Vec<u8>,
+    /// Where the value written last begins.
+    last: usize,
+    /// The keys of the maps that are being written, as places in `bytes`.
+    keys: Vec<(usize, usize)>,
+}
+
+/// The bytes of a value.
+#[derive(Clone, Copy)]
+pub struct Written(usize, usize);
+
+impl Writer {
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Writer { bytes, last: 0, keys: Vec::new() }
+    }
+
+    /// Takes back all that was written from there on.
+    pub fn cut(&mut self, len: usize) {
+        self.bytes.truncate(len);
+        self.keys.clear();
+    }
+
+    fn tag(&mut self, tag: u8) {
+        self.last = self.bytes.len();
+        self.bytes.push(tag);
+    }
+
+    fn u32(&mut self, value: usize) {
+        // Beyond this no Erlang has lists, tuples, maps or binaries that cross.
+        let value = u32::try_from(value).expect("lengths of values fit 32 bits");
+        self.bytes.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn has_twins(&self, first: usize) -> bool {
+        let keys = &self.keys[first..];
+        let bytes = |key: &(usize, usize)| &self.bytes[key.0..key.1];
+        if keys.len() <= FEW {
+            return (1..keys.len()).any(|n| keys[..n].iter().any(|key| bytes(key) == bytes(&keys[n])));
+        }
+        let mut seen = HashSet::with_capacity(keys.len());
+        !keys.iter().all(|key| seen.insert(bytes(key)))
+    }
+}
+
+impl Write for Writer {
+    type Written = Written;
+
+    fn last(&self) -> Option<Written> {
+        Some(Written(self.last, self.bytes.len()))
+    }
+
+    fn again(&mut self, Written(begin, end): Written) {
+        self.last = self.bytes.len();
+        self.bytes.extend_from_within(begin..end);
+    }
+
+    fn none(&mut self) {
+        self.atom("nil");
+    }
+
+    fn bool(&mut self, value: bool) {
+        self.atom(if value { "true" } else { "false" });
+    }
+
+    fn int(&mut self, value: i64) {
+        if let Ok(value) = u8::try_from(value) {
+            self.tag(SMALL_INTEGER);
+            self.bytes.push(value);
+        } else if let Ok(value) = i32::try_from(value) {
+            self.tag(INTEGER);
+            self.bytes.extend_from_slice(&value.to_be_bytes());
+        } else {
+            let magnitude = value.unsigned_abs().to_le_bytes();
+            let len = 8 - value.unsigned_abs().leading_zeros() as usize / 8;
+            self.big(value < 0, &magnitude[..len]);
+        }
+    }
+
+    fn big(&mut self, negative: bool, magnitude: &[u8]) -> bool {
+        match u8::try_from(magnitude.len()) {
+            Ok(len) => {
+                self.tag(SMALL_BIG);
+                self.bytes.push(len);
+            }
+            Err(_) => {
+                let Ok(len) = u32::try_from(magnitude.len()) else { return false };
+                self.tag(LARGE_BIG);
+                self.bytes.extend_from_slice(&len.to_be_bytes());
+            }
+        }
+        self.bytes.push(u8::from(negative));
+        self.bytes.extend_from_slice(magnitude);
+        true
+    }
+
+    fn float(&mut self, value: f64) {
+        self.tag(NEW_FLOAT);
+        self.bytes.extend_from_slice(&value.to_be_bytes());
+    }
+
+    /// Whether there is such an atom is found out where it is read.
+    fn atom(&mut self, name: &str) -> bool {
+        if name.chars().count() > 255 {
+            return false;
+        }
+        match u8::try_from(name.len()) {
+            Ok(len) => {
+                self.tag(SMALL_ATOM_UTF8);
+                self.bytes.push(len);
+            }
+            Err(_) => {
+                self.tag(ATOM_UTF8);
+                let len = u16::try_from(name.len()).expect("255 characters are no more than 1020 bytes");
+                self.bytes.extend_from_slice(&len.to_be_bytes());
+            }
+        }
+        self.bytes.extend_from_slice(name.as_bytes());
+        true
+    }
+
+    fn binary(&mut self, bytes: &[u8]) {
+        self.tag(BINARY);
+        self.u32(bytes.len());
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn shared_binary(&mut self, bytes: Py<PyBytes>, _len: usize) {
+        Python::attach(|py| self.binary(bytes.bind(py).as_bytes()));
+    }
+
+    /// The bytes were made by an Erlang, or by somebody who wants trouble.
+    fn opaque(&mut self, etf: &[u8]) -> bool {
+        let Some((&VERSION, term)) = etf.split_first() else { return false };
+        let is_one = matches!(
+            term.first(),
+            Some(&(NEW_PID | PID | NEW_PORT | PORT | V4_PORT | NEWER_REFERENCE | NEW_REFERENCE))
+        );
+        if !is_one || Document::new(term).is_err() {
+            return false;
+        }
+        self.last = self.bytes.len();
+        self.bytes.extend_from_slice(term);
+        true
+    }
+
+    fn list(&mut self, len: usize) {
+        if len > 0 {
+            self.tag(LIST);
+            self.u32(len);
+        }
+    }
+
+    fn end_list(&mut self, _len: usize) {
+        self.bytes.push(NIL);
+    }
+
+    fn tuple(&mut self, len: usize) {
+        match u8::try_from(len) {
+            Ok(len) => {
+                self.tag(SMALL_TUPLE);
+                self.bytes.push(len);
+            }
+            Err(_) => {
+                self.tag(LARGE_TUPLE);
+                self.u32(len);
+            }
+        }
+    }
+
+    fn end_tuple(&mut self, _len: usize) {}
+
+    fn map(&mut self, len: usize) {
+        self.tag(MAP);
+        self.u32(len);
+    }
+
+    fn begin_key(&mut self) {
+        self.keys.push((self.bytes.len(), 0));
+    }
+
+    /// Keys of maps within the key are gone by now.
+    fn end_key(&mut self) {
+        if let Some(key) = self.keys.last_mut() {
+            key.1 = self.bytes.len();
+        }
+    }
+
+    fn end_map(&mut self, len: usize) -> bool {
+        let first = self.keys.len().saturating_sub(len);
+        let unique = !self.has_twins(first);
+        self.keys.truncate(first);
+        unique
+    }
+}

@@ -1,0 +1,69 @@
+//! All of this crate's `unsafe`.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::ffi;
+
+/// Where the launcher leaves the ways to the BEAM.
+const REQUESTS: i32 = 3;
+const ANSWERS: i32 = 4;
+const CONTROL: i32 = 5;
+
+/// The ways to the BEAM: requests, answers, control.
+pub struct Ways {
+    pub requests: OwnedFd,
+    pub answers: OwnedFd,
+    pub control: OwnedFd,
+}
+
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+impl Ways {
+    /// Once in a process, and only in one that the launcher started.
+    pub fn take() -> Option<Self> {
+        let open = |fd: i32| {
+            // SAFETY: asks for a flag, which no descriptor minds.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) == 0 }
+        };
+        if TAKEN.swap(true, Ordering::SeqCst) || ![REQUESTS, ANSWERS, CONTROL].into_iter().all(open) {
+            return None;
+        }
+        // SAFETY: they are open, the launcher left them to us, and nobody else takes them.
+        unsafe {
+            libc::pthread_atfork(None, None, Some(forked));
+            Some(Ways {
+                requests: OwnedFd::from_raw_fd(REQUESTS),
+                answers: OwnedFd::from_raw_fd(ANSWERS),
+                control: OwnedFd::from_raw_fd(CONTROL),
+            })
+        }
+    }
+}
+
+/// A child of `fork` is no worker. While it held these, nobody would see that the worker is dead.
+extern "C" fn forked() {
+    for fd in [REQUESTS, ANSWERS, CONTROL] {
+        // SAFETY: close is async-signal-safe. The child has copies of values that name them, in threads
+        // that it does not have.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Signals are for the main thread.
+pub fn block_signals() {
+    // SAFETY: a set on the stack, filled before it is used.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigfillset(&mut set);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    }
+}
+
+/// What Python calls when it loads this file as `_erlang`.
+#[unsafe(no_mangle)]
+pub extern "C" fn PyInit__erlang() -> *mut ffi::PyObject {
+    py_core::native_module_init()
+}

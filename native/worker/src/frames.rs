@@ -1,0 +1,67 @@
+//! What crosses the pipes: a length in four bytes, what it is in one, then its fields; all numbers
+//! with their most significant byte first. `lib/py/worker/frame.ex` is the other half.
+
+use crate::etf::Malformed;
+
+/// From the BEAM.
+pub mod incoming {
+    /// Who we are to be: a tuple in external term format. The first frame.
+    pub const CONFIGURE: u8 = 1;
+    /// What the pool needs before it serves: id, deadline, a tuple.
+    pub const START: u8 = 2;
+    /// Verb, id, deadline, a tuple: the group leader of the caller and the parts of the request.
+    pub const REQUEST: u8 = 3;
+    /// On the control socket: id.
+    pub const CANCEL: u8 = 4;
+    /// On the control socket: id. Answered as a request is.
+    pub const STACKS: u8 = 5;
+}
+
+/// To the BEAM.
+pub mod outgoing {
+    /// Id, nanoseconds that it ran, `:ok`, `{:ok, value}` or `{:error, error}`.
+    pub const REPLY: u8 = 1;
+    /// Id, nanoseconds that it ran, a tuple: kind and message of an error that is not Python's.
+    pub const FAULT: u8 = 2;
+    /// Id of a request that did not begin, and may run elsewhere.
+    pub const GIVEN_BACK: u8 = 3;
+    /// Id of a request that is a coroutine, and keeps no thread busy any more.
+    pub const AWAITS: u8 = 4;
+    /// A message of Python code's: 0 for a pid or 1 for a name, its length in two bytes, it, the message.
+    pub const SEND: u8 = 5;
+    /// 1 where all threads are at calls that take long, 0 where one is free again.
+    pub const CROWDED: u8 = 6;
+    /// Our process, in four bytes, and the version of Python: we are ready for `START`.
+    pub const HELLO: u8 = 7;
+    /// A call does not stop: this process is about to end.
+    pub const STUCK: u8 = 8;
+}
+
+/// The whole frames at the beginning of `bytes`, and how many bytes they take.
+pub fn split(bytes: &[u8]) -> (Vec<&[u8]>, usize) {
+    let (mut frames, mut at) = (Vec::new(), 0);
+    while let Some(head) = bytes.get(at..at + 4) {
+        let len = u32::from_be_bytes(head.try_into().expect("four bytes")) as usize;
+        let Some(frame) = bytes.get(at + 4..at + 4 + len) else { break };
+        frames.push(frame);
+        at += 4 + len;
+    }
+    (frames, at)
+}
+
+/// Takes the fields of a frame, from the front.
+pub struct Fields<'a>(pub &'a [u8]);
+
+impl Fields<'_> {
+    pub fn u8(&mut self) -> Result<u8, Malformed> {
+        let (first, rest) = self.0.split_first().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(*first)
+    }
+
+    pub fn u64(&mut self) -> Result<u64, Malformed> {
+        let (first, rest) = self.0.split_first_chunk::<8>().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(u64::from_be_bytes(*first))
+    }
+}

@@ -1,0 +1,223 @@
+//! What comes from the BEAM. Whoever has nothing better to do reads it: the main thread while it
+//! waits, the watch while the main thread is at something long.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use py_core::Pool;
+use py_core::wire::Inbox as CoreInbox;
+use rustix::event::{PollFd, PollFlags, eventfd, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+
+use crate::etf::Malformed;
+use crate::frames::{self, Fields, incoming, outgoing};
+use crate::outbox::{Frame, Outbox};
+use crate::request::{Request, Start};
+
+/// How long the main thread looks for requests before it sleeps: to be woken costs more than that.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// Ids of cancelled requests that may still come.
+const MAX_CANCELLED: usize = 1024;
+
+pub struct Inbox {
+    pipe: OwnedFd,
+    bell: OwnedFd,
+    sleeps: AtomicBool,
+    stream: Mutex<Stream>,
+    cancelled: Mutex<Vec<u64>>,
+    may_spin: bool,
+    pub out: &'static Outbox,
+    pub pool: OnceLock<Arc<Pool>>,
+}
+
+#[derive(Default)]
+struct Stream {
+    bytes: Vec<u8>,
+    /// Where what was read and not looked at ends.
+    end: usize,
+}
+
+/// So much is read at once.
+const CHUNK: usize = 64 * 1024;
+
+impl Inbox {
+    pub fn new(pipe: OwnedFd, out: &'static Outbox) -> std::io::Result<Self> {
+        fcntl_setfl(&pipe, fcntl_getfl(&pipe)? | OFlags::NONBLOCK)?;
+        let flags = rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
+        Ok(Inbox {
+            pipe,
+            bell: eventfd(0, flags)?,
+            sleeps: AtomicBool::new(false),
+            stream: Mutex::default(),
+            cancelled: Mutex::default(),
+            may_spin: std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1),
+            out,
+            pool: OnceLock::new(),
+        })
+    }
+
+    /// Waits for the first frame.
+    pub fn first(&self) -> Vec<u8> {
+        let mut stream = lock(&self.stream);
+        loop {
+            let (frames, used) = frames::split(&stream.bytes[..stream.end]);
+            if let Some(first) = frames.first() {
+                let frame = first.to_vec();
+                assert!(used == frame.len() + 4, "the BEAM sends a second frame when we said hello");
+                stream.end = 0;
+                return frame;
+            }
+            self.sleep();
+            self.read(&mut stream);
+        }
+    }
+
+    /// Cancels the request of this number, wherever it is: it may not have come here yet.
+    pub fn cancel(&self, id: u64) {
+        let Some(pool) = self.pool.get() else { return };
+        // Whatever came before the cancellation is read before it is looked for.
+        self.look();
+        if pool.cancel_id(id) {
+            return;
+        }
+        let mut cancelled = lock(&self.cancelled);
+        if cancelled.len() == MAX_CANCELLED {
+            cancelled.remove(0);
+        }
+        cancelled.push(id);
+    }
+
+    /// Reads what there is and submits it; false where there was nothing.
+    fn receive(&self, stream: &mut Stream) -> bool {
+        if !self.read(stream) {
+            return false;
+        }
+        let (frames, used) = frames::split(&stream.bytes[..stream.end]);
+        for frame in frames {
+            if self.take(frame).is_err() {
+                eprintln!("py: the BEAM sent what is no request; this is a bug, please report it");
+                crate::leave();
+            }
+        }
+        stream.bytes.copy_within(used..stream.end, 0);
+        stream.end -= used;
+        true
+    }
+
+    fn read(&self, stream: &mut Stream) -> bool {
+        if stream.bytes.len() < stream.end + CHUNK {
+            stream.bytes.resize(stream.end + CHUNK, 0);
+        }
+        match rustix::io::read(&self.pipe, &mut stream.bytes[stream.end..]) {
+            // The Port is closed: nobody will ask any more.
+            Ok(0) => crate::leave(),
+            Ok(count) => {
+                stream.end += count;
+                true
+            }
+            Err(Errno::AGAIN | Errno::INTR) => false,
+            Err(_) => crate::leave(),
+        }
+    }
+
+    fn take(&self, frame: &[u8]) -> Result<(), Malformed> {
+        let mut fields = Fields(frame);
+        let pool = self.pool.get().ok_or(Malformed)?;
+        match fields.u8()? {
+            incoming::REQUEST => {
+                let verb = fields.u8()?;
+                let (id, deadline) = (fields.u64()?, fields.u64()?);
+                if self.was_cancelled(id) {
+                    return Ok(());
+                }
+                let request = Request::new(self.out, verb, id, fields.0)?;
+                if pool.submit(pool.ticket(request, crate::left(deadline))).is_err() {
+                    self.out.put(&Frame::new(outgoing::GIVEN_BACK).u64(id));
+                }
+                Ok(())
+            }
+            incoming::START => {
+                let (id, deadline) = (fields.u64()?, fields.u64()?);
+                let start = Start::new(self.out, Arc::clone(pool), id, fields.0)?;
+                pool.start(pool.ticket(start, crate::left(deadline))).map_err(|_| Malformed)
+            }
+            _ => Err(Malformed),
+        }
+    }
+
+    fn was_cancelled(&self, id: u64) -> bool {
+        let mut cancelled = lock(&self.cancelled);
+        let place = cancelled.iter().position(|other| *other == id);
+        place.map(|place| cancelled.swap_remove(place)).is_some()
+    }
+
+    fn spin(&self, stream: &mut Stream) -> bool {
+        let begin = Instant::now();
+        while self.may_spin && begin.elapsed() < SPIN {
+            if self.receive(stream) {
+                return true;
+            }
+            // Whoever is about to send may be waiting for this core.
+            std::thread::yield_now();
+        }
+        false
+    }
+
+    fn sleep(&self) {
+        let mut fds = [PollFd::new(&self.pipe, PollFlags::IN), PollFd::new(&self.bell, PollFlags::IN)];
+        let _ = poll(&mut fds, None);
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.bell, &mut count);
+    }
+}
+
+impl CoreInbox for Inbox {
+    fn wait(&self) {
+        self.out.flush();
+        {
+            let mut stream = lock(&self.stream);
+            if self.receive(&mut stream) || self.spin(&mut stream) {
+                return;
+            }
+        }
+        self.sleeps.store(true, Ordering::SeqCst);
+        self.sleep();
+        self.sleeps.store(false, Ordering::SeqCst);
+    }
+
+    fn wake(&self) {
+        if self.sleeps.load(Ordering::SeqCst) {
+            let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        }
+    }
+
+    fn look(&self) {
+        // Whoever has the lock reads already.
+        if let Ok(mut stream) = self.stream.try_lock() {
+            while self.receive(&mut stream) {}
+        }
+    }
+
+    fn crowded(&self, crowded: bool) {
+        self.out.put(&Frame::new(outgoing::CROWDED).u8(u8::from(crowded)));
+        self.out.flush();
+    }
+
+    fn tick(&self) {
+        self.out.flush();
+    }
+
+    fn give_up(&self) {
+        self.out.put(&Frame::new(outgoing::STUCK));
+        self.out.flush();
+        crate::leave();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,109 @@
+//! What goes to the BEAM. Frames of the main thread wait for each other, but not for long.
+
+use std::cell::Cell;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+/// More than this is not kept back.
+const ENOUGH: usize = 32 * 1024;
+
+/// Nor anything for longer, while one short call follows another.
+const SOON: Duration = Duration::from_micros(100);
+
+/// A buffer that a large answer left behind is not kept.
+const KEPT: usize = 1024 * 1024;
+
+thread_local! {
+    static IS_MAIN: Cell<bool> = const { Cell::new(false) };
+}
+
+pub struct Outbox {
+    pipe: OwnedFd,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    since: Option<Instant>,
+}
+
+impl Outbox {
+    /// To be called on the main thread, which flushes whenever it waits.
+    pub fn new(pipe: OwnedFd) -> Self {
+        IS_MAIN.set(true);
+        Outbox { pipe, kept: Mutex::default() }
+    }
+
+    /// Puts a frame in line.
+    pub fn put(&self, frame: &Frame) {
+        let mut kept = self.lock();
+        let len = u32::try_from(frame.0.len() - HEAD).expect("frames are shorter than 4 GB");
+        kept.bytes.extend_from_slice(&len.to_be_bytes());
+        kept.bytes.extend_from_slice(&frame.0[HEAD..]);
+        let now = Instant::now();
+        let since = *kept.since.get_or_insert(now);
+        if !IS_MAIN.get() || kept.bytes.len() > ENOUGH || now - since > SOON {
+            self.write(&mut kept);
+        }
+    }
+
+    pub fn flush(&self) {
+        self.write(&mut self.lock());
+    }
+
+    fn write(&self, kept: &mut Kept) {
+        let mut rest = &kept.bytes[..];
+        while !rest.is_empty() {
+            match rustix::io::write(&self.pipe, rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let _ = poll(&mut [PollFd::new(&self.pipe, PollFlags::OUT)], None);
+                }
+                Err(_) => crate::leave(),
+            }
+        }
+        if kept.bytes.capacity() > KEPT {
+            kept.bytes = Vec::new();
+        }
+        kept.bytes.clear();
+        kept.since = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Room for the length, which is known at the end.
+const HEAD: usize = 4;
+
+/// A frame that is being made.
+pub struct Frame(pub Vec<u8>);
+
+impl Frame {
+    pub fn new(kind: u8) -> Self {
+        let mut bytes = Vec::with_capacity(64);
+        bytes.extend_from_slice(&[0, 0, 0, 0, kind]);
+        Frame(bytes)
+    }
+
+    pub fn u8(mut self, value: u8) -> Self {
+        self.0.push(value);
+        self
+    }
+
+    pub fn u64(self, value: u64) -> Self {
+        self.bytes(&value.to_be_bytes())
+    }
+
+    pub fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+}

@@ -1,0 +1,309 @@
+//! Requests that came through the pipe, and what a pool needs before it serves.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Instant;
+
+use py_core::convert::{self, Read, Token, Verb, Write, from_python};
+use py_core::wire::Leader;
+use py_core::{Canceller, Fault, Interpreter, Kind, Outcome, Pool, Source, Wire};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use crate::etf::{Atoms, Document, Malformed, Mark, Reader, VERSION, Writer};
+use crate::frames::outgoing;
+use crate::outbox::{Frame, Outbox};
+
+static ATOMS: LazyLock<Mutex<Atoms>> = LazyLock::new(Mutex::default);
+
+/// A tuple that was looked through, and whose first element is the group leader.
+struct Body {
+    bytes: Vec<u8>,
+    marks: Vec<(usize, Mark)>,
+}
+
+impl Body {
+    fn new(bytes: &[u8]) -> Result<Self, Malformed> {
+        let term = bytes.strip_prefix(&[VERSION]).ok_or(Malformed)?;
+        let marks = Document::new(term)?.marks;
+        Ok(Body { bytes: term.to_vec(), marks })
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader::new(&self.bytes, &self.marks, &ATOMS)
+    }
+
+    /// After the group leader.
+    fn parts(&self) -> Reader<'_> {
+        let mut reader = self.reader();
+        reader.raw();
+        reader
+    }
+
+    fn leader(&self) -> &[u8] {
+        self.reader().raw()
+    }
+}
+
+/// Where the answer to a request goes.
+struct Answer {
+    out: &'static Outbox,
+    id: u64,
+    epoch: Instant,
+    /// When it began to run, in nanoseconds since `epoch`; zero before.
+    begun: AtomicU64,
+}
+
+impl Answer {
+    fn new(out: &'static Outbox, id: u64) -> Self {
+        Answer { out, id, epoch: Instant::now(), begun: AtomicU64::new(0) }
+    }
+
+    fn age_ns(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn begin(&self) {
+        self.begun.store(self.age_ns().max(1), Ordering::Relaxed);
+    }
+
+    fn head(&self, kind: u8) -> Frame {
+        let run = match self.begun.load(Ordering::Relaxed) {
+            0 => 0,
+            begun => self.age_ns().saturating_sub(begun),
+        };
+        Frame::new(kind).u64(self.id).u64(run)
+    }
+
+    fn frame(&self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Frame {
+        let (interpreter, value, tag) = match outcome {
+            Outcome::Failed(fault) => return self.fault(&fault),
+            Outcome::Done => {
+                let mut writer = Writer::new(self.head(outgoing::REPLY).u8(VERSION).0);
+                writer.atom("ok");
+                return Frame(writer.bytes);
+            }
+            Outcome::Value(interpreter, value) => (interpreter, value, "ok"),
+            Outcome::Raised(interpreter, error) => (interpreter, error, "error"),
+        };
+        let mut writer = Writer::new(self.head(outgoing::REPLY).u8(VERSION).0);
+        writer.tuple(2);
+        writer.atom(tag);
+        match from_python(interpreter, value, &mut writer, goes_on) {
+            Ok(()) => Frame(writer.bytes),
+            Err(refusal) => self.fault(&refusal.into_fault(Kind::Decode, "result")),
+        }
+    }
+
+    fn fault(&self, fault: &Fault) -> Frame {
+        let mut writer = Writer::new(self.head(outgoing::FAULT).u8(VERSION).0);
+        writer.tuple(2);
+        writer.atom(fault.kind.name());
+        writer.binary(fault.message.as_bytes());
+        Frame(writer.bytes)
+    }
+
+    fn send(&self, outcome: Outcome<'_, '_>) {
+        self.out.put(&self.frame(outcome, &|| true));
+    }
+
+    fn prepare<'a>(&'a self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Box<dyn FnOnce() + 'a> {
+        let frame = self.frame(outcome, goes_on);
+        Box::new(move || self.out.put(&frame))
+    }
+}
+
+/// A request of a process.
+pub struct Request {
+    answer: Answer,
+    verb: Verb,
+    body: Body,
+}
+
+impl Request {
+    pub fn new(out: &'static Outbox, verb: u8, id: u64, body: &[u8]) -> Result<Self, Malformed> {
+        let verbs = [Verb::Call, Verb::Eval, Verb::Exec, Verb::GetAttr, Verb::Reload];
+        let verb = *verbs.get(usize::from(verb)).ok_or(Malformed)?;
+        Ok(Request { answer: Answer::new(out, id), verb, body: Body::new(body)? })
+    }
+}
+
+impl Wire for Request {
+    /// Callers took their turns where they were told apart.
+    fn caller(&self) -> u64 {
+        0
+    }
+
+    fn id(&self) -> u64 {
+        self.answer.id
+    }
+
+    fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<py_core::Request<'py>, Fault> {
+        self.answer.begin();
+        convert::request(py, interpreter, self.verb, &mut self.body.parts())
+    }
+
+    fn leader(&self) -> Leader {
+        leader(&self.body)
+    }
+
+    fn leader_etf(&self) -> Vec<u8> {
+        leader_etf(&self.body)
+    }
+
+    fn subject(&self) -> String {
+        convert::subject(self.verb, &mut self.body.parts())
+    }
+
+    fn send(&self, outcome: Outcome<'_, '_>) {
+        self.answer.send(outcome);
+    }
+
+    fn prepare<'a>(&'a self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Box<dyn FnOnce() + 'a> {
+        self.answer.prepare(outcome, goes_on)
+    }
+
+    fn give_back(&self) {
+        self.answer.out.put(&Frame::new(outgoing::GIVEN_BACK).u64(self.answer.id));
+    }
+
+    fn awaits(&self) {
+        self.answer.out.put(&Frame::new(outgoing::AWAITS).u64(self.answer.id));
+    }
+
+    /// The BEAM says when the caller is dead.
+    fn monitor(&self, _: Canceller) -> bool {
+        true
+    }
+}
+
+fn leader(body: &Body) -> Leader {
+    let mut hasher = DefaultHasher::new();
+    body.leader().hash(&mut hasher);
+    Leader::Local(hasher.finish())
+}
+
+fn leader_etf(body: &Body) -> Vec<u8> {
+    [&[VERSION], body.leader()].concat()
+}
+
+/// What a pool needs before it serves: a tuple of the group leader, `init`, its file, its line, and
+/// paths.
+pub struct Start {
+    answer: Answer,
+    pool: Arc<Pool>,
+    body: Body,
+}
+
+impl Start {
+    pub fn new(out: &'static Outbox, pool: Arc<Pool>, id: u64, body: &[u8]) -> Result<Self, Malformed> {
+        Ok(Start { answer: Answer::new(out, id), pool, body: Body::new(body)? })
+    }
+}
+
+impl Wire for Start {
+    fn caller(&self) -> u64 {
+        0
+    }
+
+    fn read<'py>(&self, py: Python<'py>, _: &Interpreter) -> Result<py_core::Request<'py>, Fault> {
+        self.answer.begin();
+        let mut parts = self.body.parts();
+        let init = text(&mut parts);
+        let file = text(&mut parts);
+        let line = match parts.next() {
+            Token::Int(line) => line,
+            _ => 1,
+        };
+        let paths = match parts.next() {
+            Token::List(len) => (0..len).filter_map(|_| text(&mut parts)).collect(),
+            _ => Vec::new(),
+        };
+        let init = init.map(|code| Source {
+            code: PyString::new(py, &code),
+            variables: PyDict::new(py),
+            file: file.map(|file| PyString::new(py, &file)),
+            line,
+        });
+        Ok(py_core::Request::Start { init, paths, env: PyDict::new(py) })
+    }
+
+    fn leader(&self) -> Leader {
+        leader(&self.body)
+    }
+
+    fn leader_etf(&self) -> Vec<u8> {
+        leader_etf(&self.body)
+    }
+
+    fn subject(&self) -> String {
+        String::from("init")
+    }
+
+    /// The pool is open before the BEAM hears of it.
+    fn send(&self, outcome: Outcome<'_, '_>) {
+        if let Outcome::Done = outcome {
+            self.pool.opened();
+        }
+        self.answer.send(outcome);
+    }
+
+    fn prepare<'a>(&'a self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Box<dyn FnOnce() + 'a> {
+        self.answer.prepare(outcome, goes_on)
+    }
+
+    fn monitor(&self, _: Canceller) -> bool {
+        true
+    }
+}
+
+fn text(reader: &mut Reader<'_>) -> Option<String> {
+    match reader.next() {
+        Token::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
+        _ => None,
+    }
+}
+
+/// What is answered about the process itself, and never runs.
+pub struct Question(Answer);
+
+impl Question {
+    pub fn new(out: &'static Outbox, id: u64) -> Self {
+        Question(Answer::new(out, id))
+    }
+}
+
+impl Wire for Question {
+    fn caller(&self) -> u64 {
+        0
+    }
+
+    fn read<'py>(&self, _: Python<'py>, _: &Interpreter) -> Result<py_core::Request<'py>, Fault> {
+        Err(Fault::new(Kind::Encode, "a question is no request"))
+    }
+
+    fn leader(&self) -> Leader {
+        Leader::Remote
+    }
+
+    fn leader_etf(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn subject(&self) -> String {
+        String::from("stacktrace")
+    }
+
+    fn send(&self, outcome: Outcome<'_, '_>) {
+        self.0.send(outcome);
+    }
+
+    fn prepare<'a>(&'a self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Box<dyn FnOnce() + 'a> {
+        self.0.prepare(outcome, goes_on)
+    }
+
+    fn monitor(&self, _: Canceller) -> bool {
+        true
+    }
+}
