@@ -22,7 +22,7 @@ defmodule Py.MixProject do
   end
 
   def application do
-    [mod: {Py.Application, []}, extra_applications: [:logger]]
+    [mod: {Py.Application, []}, extra_applications: [:logger, :crypto]]
   end
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]

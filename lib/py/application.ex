@@ -8,6 +8,8 @@ defmodule Py.Application do
     children = [
       # Python prints and logs from its first moment on.
       Py.Output,
+      # Worker processes connect to one socket, whichever pool started them.
+      Py.Reception,
       # One Python a node, booted by one process.
       Py.Runtime,
       # Casts have no caller that waits: somebody must hear of their failures.

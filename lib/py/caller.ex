@@ -3,7 +3,7 @@ defmodule Py.Caller do
 
   # The caller's side of a request: finds the pool, submits, and receives the one reply that the native side owes.
 
-  alias Py.{Error, Native, Options, Pool, Remote, Telemetry}
+  alias Py.{Error, Native, Options, Pool, Remote, Telemetry, Workers}
   alias Py.Pool.Startup
 
   @type request :: tuple
@@ -37,9 +37,13 @@ defmodule Py.Caller do
 
   @doc """
   Gives a request to a pool; its reply will be `{:py_result, tag, result}`. The ticket is for `Native.cancel/1` and
-  `Native.times/1`.
+  `Native.times/1`, or that of `Py.Workers`.
   """
-  @spec submit(Pool.t(), term, pid, request, timeout) :: reference | {:error, Error.t()}
+  @spec submit(Pool.t(), reference, pid, request, timeout) ::
+          reference | Workers.ticket() | {:error, Error.t()}
+  def submit(%Pool{in: :process} = pool, tag, leader, request, timeout),
+    do: Workers.submit(pool, tag, leader, request, timeout)
+
   def submit(pool, tag, leader, request, timeout),
     do: submit(pool, tag, leader, request, timeout, true)
 
@@ -65,6 +69,9 @@ defmodule Py.Caller do
   end
 
   # The reference is made here and received here: then `receive` looks at no message that was there before it.
+  defp perform(%Pool{in: :process} = pool, request, timeout),
+    do: Workers.run(pool, request, timeout)
+
   defp perform(%Pool{telemetry?: false} = pool, request, timeout) do
     ref = make_ref()
 
@@ -93,6 +100,10 @@ defmodule Py.Caller do
         end
     end
   end
+
+  # There is no inline in a process elsewhere.
+  defp perform_inline(%Pool{in: :process} = pool, request, timeout),
+    do: Workers.run(pool, request, timeout)
 
   defp perform_inline(%Pool{telemetry?: false} = pool, request, timeout) do
     case Native.run_inline(pool.native, Process.group_leader(), request, timeout) do

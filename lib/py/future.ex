@@ -12,7 +12,7 @@ defmodule Py.Future do
       {:ok, 4.0}
   """
 
-  alias Py.{Caller, Error, Native, Remote, Telemetry}
+  alias Py.{Caller, Error, Native, Remote, Telemetry, Workers}
 
   @enforce_keys [:ref, :owner, :pool]
   defstruct [:ref, :owner, :pool, :ticket, :span, :taken]
@@ -128,6 +128,7 @@ defmodule Py.Future do
 
   defp halt(%{ticket: nil}), do: :replied
   defp halt(%{ticket: ticket}) when is_reference(ticket), do: Native.cancel(ticket)
+  defp halt(%{ticket: {:py_worker, _, _, _} = ticket}), do: Workers.cancel(ticket)
 
   # Signals of one process arrive in order: when its end is known, so is its reply.
   defp halt(%{ticket: proxy, ref: ref}) when is_pid(proxy) do
@@ -144,7 +145,7 @@ defmodule Py.Future do
 
   defp take(future, result) do
     :atomics.put(future.taken, 1, 1)
-    Telemetry.stop(future.span, is_reference(future.ticket) && future.ticket, result)
+    Telemetry.stop(future.span, unless(is_pid(future.ticket), do: future.ticket), result)
     result
   end
 

@@ -43,12 +43,20 @@ defmodule Py.Options do
     in: [
       type: {:in, [:thread, :process, :subinterpreter]},
       default: :thread,
-      doc: "where Python runs; only `:thread` is there yet"
+      doc:
+        "where Python runs: on threads of the node, or in OS processes of their own, which may crash and use several cores"
     ],
     size: [
       type: :positive,
-      default: 16,
-      doc: "how many calls are in progress at once, blocked ones included"
+      default: nil,
+      doc:
+        "in `:thread`, how many calls are in progress at once, blocked ones included; in `:process`, how many worker processes there are. Default: `16` threads, or as many processes as there are schedulers"
+    ],
+    concurrency: [
+      type: :positive,
+      default: 1,
+      doc:
+        "calls in progress at once in each worker process; beyond 1 a worker that has to be killed costs the calls beside that which would not stop"
     ],
     max_queue: [
       type: :count,
@@ -73,12 +81,43 @@ defmodule Py.Options do
         "code that runs once before the pool serves; its names are visible to all code of the pool"
     ],
     paths: [type: {:list, :text}, default: [], doc: "folders put in front of `sys.path`"],
-    env: [type: :env, default: %{}, doc: "a map of strings, set in `os.environ`"],
+    env: [
+      type: :env,
+      default: %{},
+      doc: "a map of strings, set in `os.environ`; of a pool of processes, their environment"
+    ],
+    cd: [type: :text, default: nil, doc: "the working directory of worker processes"],
+    lazy: [
+      type: :boolean,
+      default: false,
+      doc: "worker processes are started by the first call, and not with the pool"
+    ],
+    max_calls: [
+      type: :limit,
+      default: :infinity,
+      doc: "a worker process that has served so many calls is replaced, without losing any"
+    ],
+    max_lifetime: [
+      type: :limit,
+      default: :infinity,
+      doc: "the same for one that has lived so many milliseconds"
+    ],
+    max_memory: [
+      type: :limit,
+      default: :infinity,
+      doc: "the same for one whose resident memory has so many bytes"
+    ],
+    memory_limit: [
+      type: :bytes,
+      default: nil,
+      doc:
+        "bytes of address space that a worker process may have; beyond it Python raises `MemoryError`"
+    ],
     python: [
       type: :text,
       default: nil,
       doc:
-        "an executable or a virtual environment; a node holds one Python, so all pools must agree"
+        "an executable or a virtual environment; a node holds one Python, so all pools in `:thread` must agree; each pool in `:process` may have its own"
     ]
   ]
 
@@ -178,6 +217,11 @@ defmodule Py.Options do
   defp cast(:timeout, _value),
     do: {:error, "milliseconds (0 to #{@longest_timeout}) or :infinity"}
 
+  defp cast(:limit, :infinity), do: {:ok, :infinity}
+  defp cast(:limit, n) when is_integer(n) and n > 0, do: {:ok, n}
+  defp cast(:limit, _value), do: {:error, "a positive integer or :infinity"}
+  defp cast(:bytes, n) when is_nil(n) or (is_integer(n) and n > 0), do: {:ok, n}
+  defp cast(:bytes, _value), do: {:error, "a number of bytes"}
   defp cast(:positive, n) when n in 1..@longest_timeout, do: {:ok, n}
   defp cast(:positive, _value), do: {:error, "a positive integer"}
   defp cast(:count, n) when n in 0..@longest_timeout, do: {:ok, n}

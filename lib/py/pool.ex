@@ -29,16 +29,18 @@ defmodule Py.Pool do
 
   use GenServer
 
-  alias Py.{Error, Native, Options, Runtime, Telemetry}
+  alias Py.{Error, Native, Options, Runtime, Switchboard, Telemetry, Workers}
   alias Py.Pool.Startup
 
-  @enforce_keys [:name, :native, :timeout, :telemetry?]
-  defstruct [:name, :native, :timeout, :telemetry?, :pid, :python]
+  @enforce_keys [:name, :in, :timeout, :telemetry?]
+  defstruct [:name, :in, :native, :board, :timeout, :telemetry?, :pid, :python]
 
   @typedoc "What a call needs to know of a pool; read without a process."
   @type t :: %__MODULE__{
           name: atom,
-          native: reference,
+          in: :thread | :process,
+          native: reference | nil,
+          board: map | nil,
           timeout: timeout,
           telemetry?: boolean,
           pid: pid,
@@ -63,26 +65,48 @@ defmodule Py.Pool do
   @doc """
   Starts a pool and waits until it serves. See the options above.
 
-      iex> {:error, error} = Py.Pool.start_link(name: MyPool, in: :process)
-      iex> error.kind
-      :not_available
+      iex> {:ok, pid} = Py.Pool.start_link(name: MyPool, in: :process, size: 1)
+      iex> Py.call(:math, :sqrt, [16], on: MyPool)
+      {:ok, 4.0}
+      iex> GenServer.stop(pid)
+      :ok
   """
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options) do
-    checked = Options.check!(options, :pool, "Py.Pool")
+    checked = options |> Options.check!(:pool, "Py.Pool") |> complete!(options)
 
     case checked.in do
       :thread ->
         start_thread_pool(checked)
 
-      kind ->
+      :process ->
+        Switchboard.start_link(checked, process_pool(checked))
+
+      :subinterpreter ->
         {:error,
          Error.new(
            :not_available,
-           "pools in: #{inspect(kind)} come with a later version of Py; in: :thread is there"
+           "pools in: :subinterpreter come with a later version of Py; in: :thread and in: :process are there"
          )}
     end
   end
+
+  @of_processes [:concurrency, :cd, :lazy, :max_calls, :max_lifetime, :max_memory, :memory_limit]
+
+  defp complete!(checked, given) do
+    misplaced = for {key, _value} <- given, key in @of_processes, do: key
+
+    if checked.in != :process and misplaced != [] do
+      raise ArgumentError,
+            "#{Enum.map_join(misplaced, ", ", &"#{&1}:")} of Py.Pool is for pools in: :process, " <>
+              "and this one is in: #{inspect(checked.in)}"
+    end
+
+    %{checked | size: checked.size || default_size(checked.in)}
+  end
+
+  defp default_size(:process), do: System.schedulers_online()
+  defp default_size(_in_the_node), do: 16
 
   @doc """
   The pool of a name, or why there is none: kind `:no_pool`, `:stopped`, `:starting` or, for a default pool that cannot
@@ -123,6 +147,11 @@ defmodule Py.Pool do
   @spec info(atom) :: map
   def info(name) do
     case fetch(name) do
+      {:ok, %{in: :process} = pool} ->
+        pool.pid
+        |> GenServer.call(:info)
+        |> Map.merge(%{name: name, in: :process, python: pool.python.executable})
+
       {:ok, pool} ->
         pool.native
         |> Native.info()
@@ -151,7 +180,7 @@ defmodule Py.Pool do
   """
   @spec stacktrace(atom, timeout) :: {:ok, [map]} | {:error, Error.t()}
   def stacktrace(name, timeout \\ 5_000) do
-    with {:ok, pool} <- fetch(name, timeout) do
+    with {:ok, %{in: :thread} = pool} <- fetch(name, timeout) do
       # Its mailbox takes an answer that comes too late.
       task = Task.async(fn -> ask_for_stacks(pool) end)
 
@@ -162,7 +191,50 @@ defmodule Py.Pool do
         nil ->
           {:error, Error.new(:timeout, "Python did not tell its stacks within #{timeout} ms")}
       end
+    else
+      {:ok, pool} -> Workers.stacktrace(pool, timeout)
+      error -> error
     end
+  end
+
+  @doc """
+  Changes how many worker processes a pool `in: :process` has, while it serves: those that are too many go when they
+  are done with what they are at. Returns at once; see `info/1` for the workers there are.
+
+      iex> {:ok, pid} = Py.Pool.start_link(name: MyPool, in: :process, size: 1)
+      iex> Py.Pool.resize(MyPool, 2)
+      :ok
+      iex> Py.Pool.info(MyPool).size
+      2
+      iex> GenServer.stop(pid)
+      :ok
+  """
+  @spec resize(atom, pos_integer) :: :ok | {:error, Error.t()}
+  def resize(name, size) when is_integer(size) and size > 0 do
+    case fetch(name) do
+      {:ok, %{in: :process} = pool} ->
+        GenServer.call(pool.pid, {:resize, size})
+
+      {:ok, _pool} ->
+        {:error, Error.new(:not_available, "only pools in: :process can be resized while they serve")}
+
+      error ->
+        error
+    end
+  end
+
+  @doc """
+  Waits until a pool serves, `timeout` milliseconds at most.
+
+      iex> {:ok, pid} = Py.Pool.start_link(name: MyPool, size: 1)
+      iex> Py.Pool.await_ready(MyPool, 5_000)
+      :ok
+      iex> GenServer.stop(pid)
+      :ok
+  """
+  @spec await_ready(atom, timeout) :: :ok | {:error, Error.t()}
+  def await_ready(name, timeout \\ :infinity) do
+    with {:ok, _pool} <- fetch(name, timeout), do: :ok
   end
 
   defp ask_for_stacks(pool) do
@@ -183,6 +255,51 @@ defmodule Py.Pool do
   # Every call looks its pool up. An atom is hashed faster than a tuple is.
   defp key(Py), do: __MODULE__
   defp key(name), do: {__MODULE__, name}
+
+  # --- pools of processes, whose callers and switchboard count together
+
+  # One more request: is there a place for it?
+  @doc false
+  @spec admit?(t) :: boolean
+  def admit?(%{board: %{load: load, limit: limit}}) do
+    if :atomics.add_get(load, 1, 1) <= limit do
+      true
+    else
+      :atomics.sub(load, 1, 1)
+      false
+    end
+  end
+
+  @doc false
+  @spec settled(t) :: :ok
+  def settled(%{board: %{load: load}}), do: :atomics.sub(load, 1, 1)
+
+  @doc false
+  @spec resized(t, pos_integer) :: t
+  def resized(%{board: board} = pool, size) do
+    size = size * board.concurrency
+    %{pool | board: %{board | size: size, limit: size + board.max_queue}}
+  end
+
+  defp process_pool(options) do
+    board = %{
+      load: :atomics.new(1, signed: true),
+      concurrency: options.concurrency,
+      max_queue: options.max_queue,
+      size: 0,
+      limit: 0
+    }
+
+    pool = %__MODULE__{
+      name: options.name,
+      in: :process,
+      board: board,
+      timeout: options.timeout,
+      telemetry?: Telemetry.loaded?()
+    }
+
+    resized(pool, options.size)
+  end
 
   defp start_thread_pool(options) do
     # The reason goes out as the error itself; a crash report about a venv that is missing would only bury it.
@@ -227,6 +344,7 @@ defmodule Py.Pool do
 
     %__MODULE__{
       name: name,
+      in: :thread,
       native: Native.open_pool(size, max_queue, grace),
       timeout: options.timeout,
       telemetry?: Telemetry.loaded?(),

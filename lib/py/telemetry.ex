@@ -29,7 +29,7 @@ defmodule Py.Telemetry do
 
   @compile {:no_warn_undefined, :telemetry}
 
-  alias Py.{Error, Native, Pool}
+  alias Py.{Error, Native, Pool, Workers}
 
   @typedoc false
   @type span :: {integer, map}
@@ -51,7 +51,7 @@ defmodule Py.Telemetry do
   end
 
   @doc false
-  @spec stop(span | nil, reference | nil | false, term) :: :ok
+  @spec stop(span | nil, reference | Workers.ticket() | non_neg_integer | nil, term) :: :ok
   def stop(nil, _ticket, _result), do: :ok
 
   def stop({start, metadata}, ticket, {:error, %Error{} = error}) do
@@ -92,12 +92,24 @@ defmodule Py.Telemetry do
   defp value(:ok), do: nil
 
   defp times(start, ticket) do
-    {queue, run} = if ticket, do: Native.times(ticket), else: {0, 0}
-
-    %{
-      duration: System.monotonic_time() - start,
-      queue_time: System.convert_time_unit(queue, :nanosecond, :native),
-      run_time: System.convert_time_unit(run, :nanosecond, :native)
-    }
+    duration = System.monotonic_time() - start
+    {queue, run} = queue_and_run(ticket, duration)
+    %{duration: duration, queue_time: queue, run_time: run}
   end
+
+  defp queue_and_run(ticket, _duration) when is_reference(ticket) do
+    {queue, run} = Native.times(ticket)
+    {native(queue), native(run)}
+  end
+
+  # A worker tells how long it ran; the rest of the time the request was on its way.
+  defp queue_and_run({:py_worker, _, _, _} = ticket, duration),
+    do: queue_and_run(Workers.run_time(ticket), duration)
+
+  defp queue_and_run(run, duration) when is_integer(run),
+    do: {max(duration - native(run), 0), native(run)}
+
+  defp queue_and_run(_none, _duration), do: {0, 0}
+
+  defp native(nanoseconds), do: System.convert_time_unit(nanoseconds, :nanosecond, :native)
 end

@@ -30,12 +30,6 @@ impl Writer {
         Writer { bytes, last: 0, keys: Vec::new() }
     }
 
-    /// Takes back all that was written from there on.
-    pub fn cut(&mut self, len: usize) {
-        self.bytes.truncate(len);
-        self.keys.clear();
-    }
-
     fn tag(&mut self, tag: u8) {
         self.last = self.bytes.len();
         self.bytes.push(tag);

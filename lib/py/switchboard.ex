@@ -1,0 +1,649 @@
+defmodule Py.Switchboard do
+  @moduledoc false
+
+  # The process of a pool of worker processes: it owns their ports, hands requests to the one that has least to do, and
+  # their answers to whoever asked. Callers encode and decode. Everything that waits for an answer is in `requests`, so
+  # that nothing is answered twice and nothing is forgotten.
+
+  use GenServer
+
+  require Logger
+
+  alias Py.{Build, Error, Pool, Python, Reception, Telemetry, Worker}
+  alias Py.Switchboard.{Request, Roster}
+  alias Py.Worker.{Frame, Output}
+
+  # Requests that are taken in one go, and written with one write to each worker.
+  @batch 256
+
+  # How often requests that take long are looked at: their callers are monitored from then on.
+  @tick 10
+
+  # How often workers are looked at.
+  @round 1_000
+
+  # How long a worker may go on after the end of its time before it is killed from outside: it does so by itself, if it
+  # is not stopped as a process.
+  @kill_after 1_000
+
+  @enforce_keys [:pool, :options, :python, :facts, :leader, :roster]
+  defstruct [
+    :pool,
+    :options,
+    :python,
+    :facts,
+    :leader,
+    :roster,
+    requests: %{},
+    queue: :queue.new(),
+    returned: [],
+    next_id: 1,
+    # Requests up to this number have been there for a tick; `old` are those of them that still are.
+    young: 1,
+    old: %{},
+    ticks?: false,
+    questions: %{}
+  ]
+
+  @spec start_link(map, Pool.t()) :: GenServer.on_start()
+  def start_link(options, pool) do
+    argument = {options, pool, Process.group_leader()}
+
+    case GenServer.start_link(__MODULE__, argument, name: options.name) do
+      {:error, {:shutdown, %Error{} = error}} -> {:error, error}
+      other -> other
+    end
+  end
+
+  # --- starting and stopping ----------------------------------------------------------------------
+
+  @impl true
+  def init({options, pool, leader}) do
+    Process.flag(:trap_exit, true)
+    Pool.mark(options.name, :starting)
+
+    with {:ok, python} <- find(options.python),
+         {:ok, state} <- open(options, %{pool | pid: self(), python: python}, leader) do
+      Process.send_after(self(), :round, @round)
+      Pool.mark(options.name, state.pool)
+      {:ok, state}
+    else
+      {:error, error} ->
+        Pool.mark(options.name, :stopped)
+        {:stop, {:shutdown, error}}
+    end
+  end
+
+  defp find(choice) do
+    with {:ok, python} <- Python.find(choice),
+         :ok <- Build.ensure(nil) do
+      {:ok, python}
+    else
+      {:error, text} ->
+        {:error, Error.new(:not_available, text <> " Run mix py.doctor to see all that was looked at.")}
+    end
+  end
+
+  defp open(options, pool, leader) do
+    state = %__MODULE__{
+      pool: pool,
+      options: options,
+      python: pool.python,
+      facts: facts(options),
+      leader: leader,
+      roster: Roster.new(if(options.lazy, do: 0, else: options.size))
+    }
+
+    await_workers(staff(state))
+  end
+
+  defp facts(options) do
+    sink = Process.whereis(Py.Output)
+    set_version? = Map.has_key?(MapSet.new(), :version)
+    decimal? = Code.ensure_loaded?(Decimal)
+    {sink, Process.group_leader(), decimal?, set_version?, options.concurrency, options.grace}
+  end
+
+  # A supervisor waits for its child: only what workers send is looked at until they serve.
+  defp await_workers(%{roster: %{failure: %Error{} = error}} = state) do
+    Roster.each(state.roster, &Worker.stop/1)
+    {:error, error}
+  end
+
+  defp await_workers(state) do
+    if Roster.complete?(state.roster) do
+      {:ok, %{state | roster: Roster.served(state.roster)}}
+    else
+      receive do
+        {port, _what} = message when is_port(port) -> message
+        {:py_socket, _token, _role, _socket} = message -> message
+        {:tcp, _socket, _bytes} = message -> message
+        {:start_timeout, _port} = message -> message
+      end
+      |> handle_info(state)
+      |> elem(1)
+      |> await_workers()
+    end
+  end
+
+  @impl true
+  def terminate(_reason, state) do
+    Pool.mark(state.pool.name, :stopped)
+    error = Pool.Startup.stopped(state.pool.name)
+    for {_id, request} <- state.requests, do: Request.answer(request, {:error, error})
+    Roster.each(state.roster, &Worker.stop/1)
+  end
+
+  # --- questions ----------------------------------------------------------------------------------
+
+  @impl true
+  def handle_call(:ready, _from, state), do: {:reply, :ok, state}
+
+  def handle_call({:cancel, ref}, _from, state) do
+    case Enum.find(state.requests, fn {_id, request} -> request.ref == ref end) do
+      nil -> {:reply, :replied, state}
+      {id, _request} -> {:reply, :cancelled, state |> cancel(id) |> dispatch()}
+    end
+  end
+
+  def handle_call(:info, _from, state), do: {:reply, info(state), state}
+
+  def handle_call({:resize, size}, _from, state) do
+    state = %{state | options: %{state.options | size: size}}
+    state = %{state | roster: Roster.resize(state.roster, size), pool: Pool.resized(state.pool, size)}
+    Pool.mark(state.pool.name, state.pool)
+    {:reply, :ok, state |> staff() |> dispatch()}
+  end
+
+  # Every worker is asked; the answers are put together by whoever asks.
+  def handle_call({:broadcast, requests}, {from, _tag}, state) do
+    ports = Roster.serving(state.roster)
+    {refs, state} = Enum.map_reduce(ports, state, &broadcast(&1, &2, from, requests))
+    {:reply, refs, flush(state)}
+  end
+
+  defp broadcast(port, state, from, {mode, verb, deadline, body}) do
+    ref = make_ref()
+    {id, state} = book(state, %Request{from: from, ref: ref, mode: mode, verb: verb, deadline: deadline, body: body})
+    {ref, hand(state, id, port)}
+  end
+
+  defp broadcast(port, state, from, :stacks) do
+    {id, state} = book(state, %Request{from: from, ref: ref = make_ref(), mode: :raw, port: port, question?: true})
+    Worker.control(Roster.worker(state.roster, port), Frame.stacks(id))
+    {ref, state}
+  end
+
+  defp info(state) do
+    requests = Map.values(state.requests) |> Enum.reject(& &1.question?)
+    {queued, handed} = Enum.split_with(requests, &(&1.port == nil))
+    workers = Enum.sort_by(Roster.workers(state.roster), & &1.number)
+
+    %{
+      size: state.options.size,
+      concurrency: state.options.concurrency,
+      max_queue: state.options.max_queue,
+      queued: length(queued),
+      running: Enum.count(handed, &(not &1.awaiting?)),
+      awaiting: Enum.count(handed, & &1.awaiting?),
+      calls: state.roster.calls + Enum.sum(Enum.map(workers, & &1.calls)),
+      restarts: state.roster.restarts,
+      last_failure: state.roster.last_failure,
+      workers: Enum.map(workers, &worker_info/1)
+    }
+  end
+
+  defp worker_info(worker) do
+    %{
+      os_pid: worker.os_pid,
+      stage: worker.stage,
+      rss: Worker.rss(worker),
+      calls: worker.calls,
+      running: worker.load,
+      awaiting: worker.awaiting,
+      age_ms: Worker.now() - worker.started
+    }
+  end
+
+  # --- requests -----------------------------------------------------------------------------------
+
+  @impl true
+  def handle_info({:py_call, request}, state),
+    do: {:noreply, state |> take(request) |> take_more(@batch) |> dispatch()}
+
+  def handle_info({port, {:data, bytes}}, state) when is_port(port) do
+    case Roster.fetch(state.roster, port) do
+      {:ok, worker} ->
+        {frames, rest} = Frame.split(joined(worker.partial, bytes))
+        state = put(state, %{worker | partial: rest})
+        {:noreply, frames |> Enum.reduce(state, &frame(&1, port, &2)) |> requeue() |> dispatch()}
+
+      :error ->
+        {:noreply, state}
+    end
+  end
+
+  def handle_info({port, {:exit_status, status}}, state) when is_port(port) do
+    case Roster.fetch(state.roster, port) do
+      {:ok, worker} -> {:noreply, worker |> ended(Worker.exit(status), state) |> staff() |> dispatch()}
+      :error -> {:noreply, state}
+    end
+  end
+
+  def handle_info({:py_socket, token, role, socket}, state) do
+    case Enum.find(Roster.workers(state.roster), &(&1.token == token)) do
+      nil ->
+        :gen_tcp.close(socket)
+        {:noreply, state}
+
+      worker ->
+        {:noreply, put(state, connect(worker, role, socket))}
+    end
+  end
+
+  def handle_info({:tcp, socket, bytes}, state) do
+    case Enum.find(Roster.workers(state.roster), &(&1.output.socket == socket)) do
+      nil -> {:noreply, state}
+      worker -> {:noreply, put(state, %{worker | output: Output.take(worker.output, bytes, facts_of(worker, state))})}
+    end
+  end
+
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state) do
+    case Enum.find(state.old, fn {_id, other} -> other == monitor end) do
+      nil -> {:noreply, state}
+      {id, _monitor} -> {:noreply, state |> cancel(id) |> dispatch()}
+    end
+  end
+
+  def handle_info(:tick, state), do: {:noreply, %{state | ticks?: false} |> look() |> dispatch()}
+  def handle_info(:round, state), do: {:noreply, state |> go_round() |> staff() |> dispatch()}
+  def handle_info(:staff, state), do: {:noreply, %{state | roster: Roster.patient(state.roster)} |> staff() |> dispatch()}
+
+  def handle_info({:start_timeout, port}, state) do
+    case Roster.fetch(state.roster, port) do
+      {:ok, %{stage: :starting} = worker} -> {:noreply, worker |> too_slow(state) |> staff() |> dispatch()}
+      _serves_or_gone -> {:noreply, state}
+    end
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp joined("", bytes), do: bytes
+  defp joined(partial, bytes), do: partial <> bytes
+
+  defp take(state, %Request{} = request) do
+    {id, state} = book(state, request)
+    %{state | queue: :queue.in(id, state.queue)}
+  end
+
+  defp book(state, request) do
+    id = state.next_id
+    {id, %{state | next_id: id + 1, requests: Map.put(state.requests, id, request)}}
+  end
+
+  # Who asks at the same time is served with one write.
+  defp take_more(state, 0), do: state
+
+  defp take_more(state, left) do
+    receive do
+      {:py_call, request} -> state |> take(request) |> take_more(left - 1)
+    after
+      0 -> state
+    end
+  end
+
+  # Hands out what can be handed out, and writes it.
+  defp dispatch(state), do: state |> hand_out() |> flush() |> keep_looking()
+
+  defp hand_out(state) do
+    with {{:value, id}, queue} <- :queue.out(state.queue),
+         {:ok, request} <- Map.fetch(state.requests, id),
+         {:ok, port} <- Roster.choose(state.roster, byte_size(request.body)) do
+      hand_out(hand(%{state | queue: queue}, id, port))
+    else
+      {:empty, _queue} -> state
+      # It was cancelled while it waited.
+      :error -> hand_out(%{state | queue: :queue.drop(state.queue)})
+      :nobody -> state |> staff_lazily()
+    end
+  end
+
+  defp hand(state, id, port) do
+    request = Map.fetch!(state.requests, id)
+    size = byte_size(request.body)
+    frame = Frame.request(id, request.verb, request.deadline, request.body)
+    roster = Roster.give(state.roster, port, frame, size)
+    %{state | roster: roster, requests: Map.put(state.requests, id, %{request | port: port})}
+  end
+
+  defp flush(state), do: %{state | roster: Roster.flush(state.roster)}
+
+  defp keep_looking(%{ticks?: false, requests: requests} = state) when requests != %{} do
+    Process.send_after(self(), :tick, @tick)
+    %{state | ticks?: true}
+  end
+
+  defp keep_looking(state), do: state
+
+  # Those that were given back stood in front of all that waits.
+  defp requeue(%{returned: []} = state), do: state
+
+  defp requeue(state) do
+    queue = Enum.reduce(state.returned, state.queue, &:queue.in_r/2)
+    %{state | queue: queue, returned: []}
+  end
+
+  # --- what workers say ---------------------------------------------------------------------------
+
+  defp frame({kind, id, run, bytes}, port, state) when kind in [:reply, :fault] do
+    case Map.pop(state.requests, id) do
+      # Nobody waits for it any more.
+      {nil, _requests} -> state
+      {%{mode: :start} = request, requests} -> started(%{state | requests: requests}, request, port, Frame.result(kind, bytes))
+      {request, requests} -> settle(%{state | requests: requests}, id, request, fn -> Request.reply(request, kind, run, bytes) end)
+    end
+  end
+
+  defp frame({:given_back, id}, _port, state) do
+    case state.requests do
+      %{^id => request} ->
+        state = relieved(state, request)
+        requests = Map.put(state.requests, id, %{request | port: nil})
+        %{state | requests: requests, returned: [id | state.returned]}
+
+      _cancelled ->
+        state
+    end
+  end
+
+  defp frame({:awaits, id}, port, state) do
+    case state.requests do
+      %{^id => request} ->
+        state = relieved(state, request)
+        state = %{state | roster: Roster.update(state.roster, port, &%{&1 | awaiting: &1.awaiting + 1})}
+        %{state | requests: Map.put(state.requests, id, %{request | awaiting?: true})}
+
+      _cancelled ->
+        state
+    end
+  end
+
+  defp frame({:send, :pid, to, message}, _port, state), do: deliver(:erlang.binary_to_term(to), message, state)
+
+  defp frame({:send, :name, name, message}, _port, state) do
+    deliver(String.to_existing_atom(name), message, state)
+  rescue
+    ArgumentError -> state
+  end
+
+  defp frame({:crowded, crowded}, port, state),
+    do: %{state | roster: Roster.update(state.roster, port, &%{&1 | crowded: crowded})}
+
+  defp frame({:hello, os_pid, version}, port, state) do
+    worker = %{Roster.worker(state.roster, port) | os_pid: os_pid, version: version}
+    {id, state} = book(state, %Request{mode: :start, port: port, question?: true})
+    deadline = Frame.deadline(state.options.start_timeout)
+    put(state, %{worker | outgoing: [worker.outgoing | Frame.start(id, deadline, start_parts(state))]})
+  end
+
+  defp frame(:stuck, port, state),
+    do: %{state | roster: Roster.update(state.roster, port, &%{&1 | stuck: true})}
+
+  defp start_parts(%{options: options, leader: leader}) do
+    %{source: init, file: file, line: line} = source(options.init)
+    {leader, init, file, line, Enum.map(options.paths, &Path.expand/1)}
+  end
+
+  defp source(%Py.Code{} = code), do: code
+  defp source(source), do: %{source: source, file: nil, line: 1}
+
+  # A name nobody has is nobody: the worker that sends cannot be told.
+  defp deliver(to, message, state) do
+    send(to, :erlang.binary_to_term(message, [:safe]))
+    state
+  rescue
+    ArgumentError -> state
+  end
+
+  # --- requests that end --------------------------------------------------------------------------
+
+  defp settle(state, id, request, answer) do
+    answer.()
+    state |> forget(id, request) |> relieved(request)
+  end
+
+  # It is no load of a worker, and no load of the pool.
+  defp relieved(state, %{port: nil}), do: state
+  defp relieved(state, %{question?: true}), do: state
+
+  defp relieved(state, %{port: port, awaiting?: true}),
+    do: %{state | roster: Roster.update(state.roster, port, &%{&1 | awaiting: &1.awaiting - 1})}
+
+  defp relieved(state, %{port: port, body: body}),
+    do: %{state | roster: Roster.update(state.roster, port, &Worker.relieve(&1, byte_size(body)))}
+
+  defp forget(state, id, request) do
+    unless request.question?, do: Pool.settled(state.pool)
+
+    case state.old do
+      %{^id => monitor} ->
+        Process.demonitor(monitor, [:flush])
+        %{state | old: Map.delete(state.old, id)}
+
+      _young ->
+        state
+    end
+  end
+
+  defp cancel(state, id) do
+    {request, requests} = Map.pop!(state.requests, id)
+    if request.port, do: Worker.control(Roster.worker(state.roster, request.port), Frame.cancel(id))
+    settle(%{state | requests: requests}, id, request, fn -> :ok end)
+  end
+
+  defp fail(state, id, error) do
+    {request, requests} = Map.pop!(state.requests, id)
+    settle(%{state | requests: requests}, id, request, fn -> Request.answer(request, {:error, error}) end)
+  end
+
+  # --- looking after requests ---------------------------------------------------------------------
+
+  defp look(state) do
+    state = Enum.reduce(state.young..(state.next_id - 1)//1, state, &grow_old/2)
+    state = %{state | young: state.next_id}
+    now = Frame.now()
+    Enum.reduce(Map.keys(state.old), state, &look_at(&1, now, &2))
+  end
+
+  defp grow_old(id, state) do
+    case state.requests do
+      %{^id => %{from: from}} when from != nil -> %{state | old: Map.put(state.old, id, Process.monitor(from))}
+      _settled -> state
+    end
+  end
+
+  # A worker tells the end of the time of what it has by itself.
+  defp look_at(id, now, state) do
+    case Map.fetch!(state.requests, id) do
+      %{deadline: deadline} when deadline in [0, nil] or deadline > now -> state
+      %{port: nil} -> fail(state, id, Error.new(:timeout, "the time was up before it could run"))
+      request -> kill_if_silent(request, now, state)
+    end
+  end
+
+  defp kill_if_silent(request, now, state) do
+    limit = request.deadline + (state.options.grace + @kill_after) * 1_000_000
+
+    if now > limit do
+      worker = Roster.worker(state.roster, request.port)
+      Worker.kill(worker)
+      Worker.stop(worker)
+      worker |> ended({:signal, 9}, state) |> staff()
+    else
+      state
+    end
+  end
+
+  # --- workers ------------------------------------------------------------------------------------
+
+  defp put(state, worker), do: %{state | roster: Roster.put(state.roster, worker)}
+
+  defp facts_of(worker, state), do: %{pool: state.pool.name, os_pid: worker.os_pid}
+
+  defp connect(worker, :control, socket), do: %{worker | control: socket}
+  defp connect(worker, :output, socket), do: %{worker | output: Output.connect(worker.output, socket)}
+
+  # Starts as many workers as are missing, unless the last ones failed just now.
+  defp staff(state) do
+    case Roster.missing(state.roster) do
+      0 -> state
+      count -> Enum.reduce(1..count, state, fn _, state -> start_worker(state) end)
+    end
+  end
+
+  defp staff_lazily(%{roster: %{wanted: 0}, options: %{size: size}} = state),
+    do: staff(%{state | roster: Roster.resize(state.roster, size)})
+
+  defp staff_lazily(state), do: state
+
+  defp start_worker(state) do
+    case Worker.start(state.roster.next_number, state.python, state.options, state.facts) do
+      {:ok, worker} ->
+        start_timer(worker, state.options.start_timeout)
+        %{state | roster: Roster.add(state.roster, worker)}
+
+      {:error, text} ->
+        failed(state, Error.new(:not_available, text))
+    end
+  end
+
+  defp start_timer(_worker, :infinity), do: :ok
+  # `init` has its own deadline within that; what comes before it has none.
+  defp start_timer(worker, timeout), do: Process.send_after(self(), {:start_timeout, worker.port}, timeout + @kill_after)
+
+  defp started(state, request, port, :ok) do
+    roster = state.roster |> Roster.update(request.port, &%{&1 | stage: :ready}) |> Roster.served()
+    Reception.forget(Roster.worker(roster, port).token)
+    retire_one(%{state | roster: roster})
+  end
+
+  defp started(state, _request, port, {:error, error}) do
+    worker = Roster.worker(state.roster, port)
+    Worker.stop(worker)
+    failed(%{state | roster: Roster.remove(state.roster, worker)}, error)
+  end
+
+  # One that was to be replaced goes when its successor is there.
+  defp retire_one(state) do
+    case Roster.retire(state.roster) do
+      {nil, roster} -> %{state | roster: roster}
+      {worker, roster} -> stop_when_idle(%{state | roster: roster}, worker.port)
+    end
+  end
+
+  defp stop_when_idle(state, port) do
+    worker = Roster.worker(state.roster, port)
+
+    if worker.stage == :draining and worker.load == 0 and worker.awaiting == 0 do
+      Worker.stop(worker)
+      %{state | roster: Roster.remove(state.roster, worker)}
+    else
+      state
+    end
+  end
+
+  defp too_slow(worker, state) do
+    Worker.kill(worker)
+    Worker.stop(worker)
+    text = "the worker did not begin to serve within #{state.options.start_timeout} ms (start_timeout:)"
+    failed(%{state | roster: Roster.remove(state.roster, worker)}, Error.new(:starting, text))
+  end
+
+  # A worker died. What it had is lost; what it did not begin is not.
+  defp ended(worker, exit, state) do
+    {output, words} = Output.last_words(worker.output, facts_of(worker, state))
+    Worker.stop(%{worker | output: output})
+    error = crash(worker, exit, words)
+    state = lost(%{state | roster: Roster.remove(state.roster, worker)}, worker.port, error)
+
+    cond do
+      worker.stage == :starting -> failed(state, error)
+      worker.stuck -> state
+      true -> %{state | roster: Roster.died(state.roster, error)}
+    end
+  end
+
+  defp lost(state, port, error) do
+    ids = for {id, %{port: ^port}} <- state.requests, do: id
+
+    Enum.reduce(ids, state, fn id, state ->
+      {request, requests} = Map.pop!(state.requests, id)
+      if request.from, do: Request.answer(request, {:error, error})
+      forget(%{state | requests: requests}, id, request)
+    end)
+  end
+
+  defp crash(worker, exit, words) do
+    cause =
+      if worker.stuck,
+        do: "was ended because another call of it did not stop within grace:",
+        else: Worker.cause(exit)
+
+    words = if words == "", do: "", else: "\n" <> words
+    %{Error.new(:crashed, "the worker process #{worker.os_pid} #{cause}#{words}") | exit: exit}
+  end
+
+  # No worker came to serve: the next try waits, longer each time.
+  defp failed(state, error) do
+    {delay, roster} = Roster.failed(state.roster, error)
+    state = %{state | roster: roster}
+
+    if delay do
+      Process.send_after(self(), :staff, delay)
+      Logger.error("a worker of #{inspect(state.pool.name)} did not start: #{Exception.message(error)}")
+    end
+
+    if delay && Roster.serving(roster) == [], do: fail_queued(state, error), else: state
+  end
+
+  # Nobody is there to run them, and nobody may come for long.
+  defp fail_queued(state, error) do
+    ids = for {id, %{port: nil, question?: false}} <- state.requests, do: id
+    Enum.reduce(ids, state, &fail(&2, &1, error))
+  end
+
+  # --- rounds -------------------------------------------------------------------------------------
+
+  defp go_round(state) do
+    Process.send_after(self(), :round, @round)
+    state = Enum.reduce(Roster.draining(state.roster), state, &stop_when_idle(&2, &1))
+    worn = for worker <- Roster.workers(state.roster), worn?(worker, state.options), do: worker.port
+    %{state | roster: Roster.replace(state.roster, worn)}
+  end
+
+  defp worn?(%{stage: :ready} = worker, options) do
+    beyond?(worker.calls, options.max_calls) or
+      beyond?(Worker.now() - worker.started, options.max_lifetime) or
+      (options.max_memory != :infinity and beyond?(Worker.rss(worker) || 0, options.max_memory))
+  end
+
+  defp worn?(_worker, _options), do: false
+
+  defp beyond?(_value, limit) when limit in [nil, :infinity], do: false
+  defp beyond?(value, limit), do: value >= limit
+
+  @doc false
+  @spec overloaded(Pool.t()) :: {:error, Error.t()}
+  def overloaded(%{board: board} = pool) do
+    load = :atomics.get(board.load, 1)
+    running = min(load, board.size)
+    info = %{running: running, queued: load - running, size: board.size, max_queue: board.max_queue}
+    Telemetry.overloaded(pool, info)
+
+    {:error,
+     Error.new(
+       :overloaded,
+       "#{inspect(pool.name)} runs #{info.running} calls and #{info.queued} wait (max_queue: #{info.max_queue})"
+     )}
+  end
+end

@@ -1,0 +1,49 @@
+defmodule Py.Switchboard.Request do
+  @moduledoc false
+
+  # One request from a caller's message to its single answer.
+
+  alias Py.Worker.Frame
+
+  defstruct [
+    # Who gets the answer, and by which reference.
+    :from,
+    :ref,
+    # :raw for a caller that decodes, :result for one that gets a message as from any pool, :start for our own.
+    :mode,
+    :verb,
+    :deadline,
+    # Where the times go, for those who ask: an atomics array of two.
+    :times,
+    # The worker that has it.
+    :port,
+    body: "",
+    awaiting?: false,
+    # Of the pool itself: no load.
+    question?: false
+  ]
+
+  @type t :: %__MODULE__{}
+
+  # Decoding more than this takes the switchboard too long.
+  @small 8 * 1024
+
+  @doc "Hands on what a worker answered."
+  @spec reply(t, :reply | :fault, non_neg_integer, binary) :: term
+  def reply(%{mode: :raw} = request, kind, run, bytes),
+    do: send(request.from, {:py_reply, request.ref, kind, run, bytes})
+
+  def reply(%{mode: :result} = request, kind, run, bytes) do
+    note_times(request, run)
+    answer = fn -> send(request.from, {:py_result, request.ref, Frame.result(kind, bytes)}) end
+    if byte_size(bytes) <= @small, do: answer.(), else: spawn(answer)
+  end
+
+  @doc "Answers with what is no worker's."
+  @spec answer(t, {:error, Py.Error.t()}) :: term
+  def answer(%{from: nil}, _result), do: :ok
+  def answer(request, result), do: send(request.from, {:py_result, request.ref, result})
+
+  defp note_times(%{times: nil}, _run), do: :ok
+  defp note_times(%{times: times}, run), do: :atomics.put(times, 1, run)
+end

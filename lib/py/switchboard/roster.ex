@@ -1,0 +1,183 @@
+defmodule Py.Switchboard.Roster do
+  @moduledoc false
+
+  # The workers of a pool: who is there, who has least to do, how many are missing, and how long to wait before the next
+  # try where they fail.
+
+  alias Py.Worker
+
+  @first_delay 100
+  @longest_delay 30_000
+
+  defstruct workers: %{},
+            wanted: 0,
+            next_number: 1,
+            # Workers that are to go when a successor is there.
+            worn: [],
+            failures: 0,
+            waits?: false,
+            # The first failure of a pool that never served.
+            failure: nil,
+            served?: false,
+            last_failure: nil,
+            restarts: 0,
+            # Of workers that are no more.
+            calls: 0,
+            # Ports to which there is something to write.
+            dirty: []
+
+  @type t :: %__MODULE__{}
+
+  @spec new(non_neg_integer) :: t
+  def new(wanted), do: %__MODULE__{wanted: wanted}
+
+  @spec workers(t) :: [Worker.t()]
+  def workers(roster), do: Map.values(roster.workers)
+
+  @spec each(t, (Worker.t() -> term)) :: :ok
+  def each(roster, fun), do: roster |> workers() |> Enum.each(fun)
+
+  @spec worker(t, port) :: Worker.t()
+  def worker(roster, port), do: Map.fetch!(roster.workers, port)
+
+  @spec fetch(t, port) :: {:ok, Worker.t()} | :error
+  def fetch(roster, port), do: Map.fetch(roster.workers, port)
+
+  @spec add(t, Worker.t()) :: t
+  def add(roster, worker), do: %{put(roster, worker) | next_number: roster.next_number + 1}
+
+  @spec put(t, Worker.t()) :: t
+  def put(%{workers: workers} = roster, %{port: port} = worker) do
+    dirty = if worker.outgoing == [], do: roster.dirty, else: [port | roster.dirty]
+    %{roster | workers: Map.put(workers, port, worker), dirty: dirty}
+  end
+
+  @spec update(t, port, (Worker.t() -> Worker.t())) :: t
+  def update(%{workers: workers} = roster, port, fun) do
+    case workers do
+      %{^port => worker} -> %{roster | workers: Map.put(workers, port, fun.(worker))}
+      _gone -> roster
+    end
+  end
+
+  @spec remove(t, Worker.t()) :: t
+  def remove(roster, %{port: port} = worker) do
+    %{
+      roster
+      | workers: Map.delete(roster.workers, port),
+        dirty: List.delete(roster.dirty, port),
+        worn: List.delete(roster.worn, port),
+        calls: roster.calls + worker.calls
+    }
+  end
+
+  # --- handing out --------------------------------------------------------------------------------
+
+  @doc "The worker that has least to do and can take a request of this size."
+  @spec choose(t, non_neg_integer) :: {:ok, port} | :nobody
+  def choose(roster, size) do
+    best =
+      :maps.fold(
+        fn _port, worker, best ->
+          if Worker.takes?(worker, size) and (best == nil or worker.load < best.load),
+            do: worker,
+            else: best
+        end,
+        nil,
+        roster.workers
+      )
+
+    if best, do: {:ok, best.port}, else: :nobody
+  end
+
+  @spec give(t, port, iodata, non_neg_integer) :: t
+  def give(%{workers: workers, dirty: dirty} = roster, port, frame, size) do
+    %{^port => worker} = workers
+    dirty = if worker.outgoing == [], do: [port | dirty], else: dirty
+    %{roster | workers: %{workers | port => Worker.give(worker, frame, size)}, dirty: dirty}
+  end
+
+  @spec flush(t) :: t
+  def flush(%{dirty: []} = roster), do: roster
+
+  def flush(roster) do
+    Enum.reduce(roster.dirty, %{roster | dirty: []}, &update(&2, &1, fn worker -> Worker.flush(worker) end))
+  end
+
+  @doc "The ports of the workers that serve."
+  @spec serving(t) :: [port]
+  def serving(roster), do: for(worker <- workers(roster), worker.stage in [:ready, :draining], do: worker.port)
+
+  # --- how many there are -------------------------------------------------------------------------
+
+  @spec complete?(t) :: boolean
+  def complete?(roster), do: count(roster, [:ready]) >= roster.wanted
+
+  @doc "How many are to be started now."
+  @spec missing(t) :: non_neg_integer
+  def missing(%{waits?: true}), do: 0
+  def missing(roster), do: max(roster.wanted + length(roster.worn) - count(roster, [:starting, :ready]), 0)
+
+  @doc "Changes how many there are to be; those too many go when they are done."
+  @spec resize(t, pos_integer) :: t
+  def resize(roster, wanted) do
+    roster = %{roster | wanted: wanted}
+    surplus = count(roster, [:starting, :ready]) - wanted - length(roster.worn)
+
+    roster
+    |> workers()
+    |> Enum.filter(&(&1.stage in [:starting, :ready]))
+    |> Enum.sort_by(&{&1.stage == :ready, &1.load})
+    |> Enum.take(max(surplus, 0))
+    |> Enum.reduce(roster, fn worker, roster -> update(roster, worker.port, &%{&1 | stage: :draining}) end)
+  end
+
+  defp count(roster, stages), do: Enum.count(workers(roster), &(&1.stage in stages))
+
+  # --- replacing ----------------------------------------------------------------------------------
+
+  @doc "Notes workers whose successors are to be started."
+  @spec replace(t, [port]) :: t
+  def replace(roster, worn), do: %{roster | worn: Enum.uniq(worn ++ roster.worn)}
+
+  @doc "Takes one that is worn out of service, where there is one."
+  @spec retire(t) :: {Worker.t() | nil, t}
+  def retire(%{worn: []} = roster), do: {nil, roster}
+
+  def retire(%{worn: [port | worn]} = roster) do
+    if count(roster, [:ready]) > roster.wanted do
+      roster = update(%{roster | worn: worn}, port, &%{&1 | stage: :draining})
+      {worker(roster, port), roster}
+    else
+      {nil, roster}
+    end
+  end
+
+  @spec draining(t) :: [port]
+  def draining(roster), do: for(worker <- workers(roster), worker.stage == :draining, do: worker.port)
+
+  # --- failing ------------------------------------------------------------------------------------
+
+  @spec served(t) :: t
+  def served(roster), do: %{roster | failures: 0, served?: true}
+
+  @spec patient(t) :: t
+  def patient(roster), do: %{roster | waits?: false}
+
+  @doc "A worker did not come to serve: after how many milliseconds the next try is, if there is one."
+  @spec failed(t, Py.Error.t()) :: {pos_integer | nil, t}
+  def failed(%{served?: false, wanted: wanted} = roster, error) when wanted > 0 and roster.failure == nil,
+    do: {nil, %{roster | failure: error, last_failure: error, waits?: true}}
+
+  def failed(%{waits?: true} = roster, error), do: {nil, %{roster | last_failure: error}}
+
+  def failed(roster, error) do
+    delay = min(@first_delay * Integer.pow(2, roster.failures), @longest_delay)
+    {delay, %{roster | failures: min(roster.failures + 1, 16), waits?: true, last_failure: error}}
+  end
+
+  @spec died(t, Py.Error.t()) :: t
+  def died(roster, error) do
+    %{roster | restarts: roster.restarts + 1, last_failure: error}
+  end
+end

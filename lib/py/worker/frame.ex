@@ -1,0 +1,84 @@
+defmodule Py.Worker.Frame do
+  @moduledoc false
+
+  # What crosses the pipes of a worker. `native/worker/src/frames.rs` is the other half.
+
+  @configure 1
+  @start 2
+  @request 3
+  @cancel 4
+  @stacks 5
+
+  @verbs %{call: 0, eval: 1, exec: 2, getattr: 3, reload: 4}
+
+  @type id :: non_neg_integer
+
+  @doc "Nanoseconds on the clock that the processes of a machine share; 0 for no deadline."
+  @spec deadline(timeout) :: non_neg_integer
+  def deadline(:infinity), do: 0
+  def deadline(timeout), do: now() + timeout * 1_000_000
+
+  @spec now() :: integer
+  def now, do: :os.perf_counter(:nanosecond)
+
+  @doc "The number of what is asked, and its body: all of a request that its caller can make."
+  @spec encode(pid, tuple) :: {byte, binary}
+  def encode(leader, request) do
+    verb = Map.fetch!(@verbs, elem(request, 0))
+    {verb, :erlang.term_to_binary(put_elem(request, 0, leader))}
+  end
+
+  @spec request(id, byte, non_neg_integer, binary) :: iodata
+  def request(id, verb, deadline, body),
+    do: [<<byte_size(body) + 18::32, @request, verb, id::64, deadline::64>>, body]
+
+  @spec start(id, non_neg_integer, tuple) :: iodata
+  def start(id, deadline, parts) do
+    body = :erlang.term_to_binary(parts)
+    [<<byte_size(body) + 17::32, @start, id::64, deadline::64>>, body]
+  end
+
+  @spec configure(tuple) :: iodata
+  def configure(facts) do
+    body = :erlang.term_to_binary(facts)
+    [<<byte_size(body) + 1::32, @configure>>, body]
+  end
+
+  @spec cancel(id) :: binary
+  def cancel(id), do: <<9::32, @cancel, id::64>>
+
+  @spec stacks(id) :: binary
+  def stacks(id), do: <<9::32, @stacks, id::64>>
+
+  @doc "The whole frames at the beginning, and the rest."
+  @spec split(binary) :: {[tuple], binary}
+  def split(bytes), do: split(bytes, [])
+
+  defp split(<<size::32, frame::binary-size(size), rest::binary>>, frames),
+    do: split(rest, [parse(frame) | frames])
+
+  defp split(rest, frames), do: {Enum.reverse(frames), rest}
+
+  defp parse(<<1, id::64, run::64, result::binary>>), do: {:reply, id, run, result}
+  defp parse(<<2, id::64, run::64, fault::binary>>), do: {:fault, id, run, fault}
+  defp parse(<<3, id::64>>), do: {:given_back, id}
+  defp parse(<<4, id::64>>), do: {:awaits, id}
+  defp parse(<<5, 0, n::16, to::binary-size(n), message::binary>>), do: {:send, :pid, to, message}
+  defp parse(<<5, 1, n::16, to::binary-size(n), message::binary>>), do: {:send, :name, to, message}
+  defp parse(<<6, crowded>>), do: {:crowded, crowded == 1}
+  defp parse(<<7, os_pid::32, version::binary>>), do: {:hello, os_pid, version}
+  defp parse(<<8>>), do: :stuck
+
+  @doc "A result as the caller gets it."
+  @spec result(:reply | :fault, binary) :: :ok | {:ok, term} | {:error, Py.Error.t()}
+  def result(:fault, bytes) do
+    {kind, message} = :erlang.binary_to_term(bytes)
+    {:error, Py.Error.new(kind, message)}
+  end
+
+  def result(:reply, bytes) do
+    :erlang.binary_to_term(bytes, [:safe])
+  rescue
+    ArgumentError -> {:error, Py.Error.new(:decode, Py.Worker.Undecodable.explain(bytes))}
+  end
+end

@@ -1,0 +1,143 @@
+defmodule Py.Workers do
+  @moduledoc false
+
+  # The caller's side of a request to a pool of worker processes: it counts, encodes, waits and decodes.
+
+  alias Py.{Error, Pool, Switchboard, Telemetry}
+  alias Py.Pool.Startup
+  alias Py.Switchboard.Request
+  alias Py.Worker.Frame
+
+  # After so long a caller makes sure that somebody is still there who will answer.
+  @make_sure 1_000
+
+  @typedoc "The handle of a request that runs."
+  @type ticket :: {:py_worker, pid, reference, :atomics.atomics_ref()}
+
+  @doc "Runs a request and waits for its result."
+  @spec run(Pool.t(), tuple, timeout) :: Py.Caller.result()
+  def run(pool, {:reload, _module} = request, timeout), do: run_everywhere(pool, request, timeout)
+
+  def run(pool, request, timeout) do
+    span = Telemetry.start(pool, request)
+    ref = make_ref()
+
+    case ask(pool, ref, :raw, Process.group_leader(), request, timeout, nil) do
+      :ok ->
+        {result, run} = wait(pool, ref)
+        Telemetry.stop(span, run, result)
+        result
+
+      refused ->
+        Telemetry.stop(span, nil, refused)
+        refused
+    end
+  end
+
+  @doc "Gives a request to the pool; its reply will be `{:py_result, tag, result}`."
+  @spec submit(Pool.t(), reference, pid, tuple, timeout) :: ticket | {:error, Error.t()}
+  def submit(pool, tag, leader, request, timeout) do
+    times = :atomics.new(1, signed: false)
+
+    with :ok <- ask(pool, tag, :result, leader, request, timeout, times),
+         do: {:py_worker, pool.pid, tag, times}
+  end
+
+  @doc "Ends a request: nothing will come, or its reply is there."
+  @spec cancel(ticket) :: :cancelled | :replied
+  def cancel({:py_worker, board, ref, _times}) do
+    GenServer.call(board, {:cancel, ref}, :infinity)
+  catch
+    :exit, _the_pool_ended -> :replied
+  end
+
+  @doc "Nanoseconds of running."
+  @spec run_time(ticket) :: non_neg_integer
+  def run_time({:py_worker, _board, _ref, times}), do: :atomics.get(times, 1)
+
+  @doc "The Python stacks of what the workers are at."
+  @spec stacktrace(Pool.t(), timeout) :: {:ok, [map]} | {:error, Error.t()}
+  def stacktrace(pool, timeout) do
+    with {:ok, stacks} <- ask_everyone(pool, :stacks, timeout),
+         do: {:ok, stacks |> Enum.concat() |> Enum.sort_by(& &1.age_ms, :desc)}
+  end
+
+  defp ask(pool, ref, mode, leader, request, timeout, times) do
+    if Pool.admit?(pool) do
+      {verb, body} = Frame.encode(leader, request)
+      deadline = Frame.deadline(timeout)
+
+      send(
+        pool.pid,
+        {:py_call,
+         %Request{
+           from: self(),
+           ref: ref,
+           mode: mode,
+           verb: verb,
+           deadline: deadline,
+           body: body,
+           times: times
+         }}
+      )
+
+      :ok
+    else
+      Switchboard.overloaded(pool)
+    end
+  end
+
+  # The reference is made in the function that waits: then `receive` looks at no message that was there before it.
+  defp wait(pool, ref) do
+    receive do
+      {:py_reply, ^ref, kind, run, bytes} -> {Frame.result(kind, bytes), run}
+      {:py_result, ^ref, result} -> {result, nil}
+    after
+      @make_sure -> wait_watching(pool, ref, Process.monitor(pool.pid))
+    end
+  end
+
+  defp wait_watching(pool, ref, monitor) do
+    receive do
+      {:py_reply, ^ref, kind, run, bytes} ->
+        Process.demonitor(monitor, [:flush])
+        {Frame.result(kind, bytes), run}
+
+      {:py_result, ^ref, result} ->
+        Process.demonitor(monitor, [:flush])
+        {result, nil}
+
+      {:DOWN, ^monitor, :process, _pid, _reason} ->
+        {{:error, Startup.stopped(pool.name)}, nil}
+    end
+  end
+
+  defp run_everywhere(pool, request, timeout) do
+    {verb, body} = Frame.encode(Process.group_leader(), request)
+
+    with {:ok, [result | _others]} <-
+           ask_everyone(pool, {:raw, verb, Frame.deadline(timeout), body}, timeout),
+         do: {:ok, result}
+  end
+
+  # In a process of its own, whose mailbox takes what comes too late.
+  defp ask_everyone(pool, question, timeout) do
+    task = Task.async(fn -> collect(pool, question) end)
+
+    case Task.yield(task, timeout) || Task.shutdown(task, :brutal_kill) do
+      {:ok, result} -> result
+      nil -> {:error, Error.new(:timeout, "not all workers answered within #{timeout} ms")}
+    end
+  end
+
+  defp collect(pool, question) do
+    results = for ref <- GenServer.call(pool.pid, {:broadcast, question}, :infinity), do: elem(wait(pool, ref), 0)
+
+    case Enum.find(results, &match?({:error, _}, &1)) do
+      nil -> {:ok, for({:ok, value} <- results, do: value)}
+      error -> error
+    end
+  catch
+    :exit, _the_pool_ended -> {:error, Startup.stopped(pool.name)}
+  end
+end
