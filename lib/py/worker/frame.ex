@@ -69,6 +69,25 @@ defmodule Py.Worker.Frame do
   defp parse(<<7, os_pid::32, version::binary>>), do: {:hello, os_pid, version}
   defp parse(<<8>>), do: :stuck
 
+  # What Python writes by itself: where this module is loaded, these atoms exist.
+  @vocabulary [
+    %Py.Error{},
+    MapSet.new(),
+    1..2//1,
+    ~D[2000-01-01],
+    ~T[00:00:00.000000],
+    ~N[2000-01-01 00:00:00],
+    ~U[2000-01-01 00:00:00Z],
+    %{frames: [], function: "", age_ms: 0, awaiting: true, file: "", line: 0, source: nil},
+    [Decimal, :sign, :coef, :exp, :nan, :infinity, :neg_infinity, true, nil],
+    [:io_request, :put_chars, :unicode, :py_output, :py_log, :py_forward],
+    [:leader, :logger, :module, :thread, :critical, :error, :warning, :info, :debug]
+  ]
+
+  @doc false
+  @spec vocabulary() :: list
+  def vocabulary, do: @vocabulary
+
   @doc "A result as the caller gets it."
   @spec result(:reply | :fault, binary) :: :ok | {:ok, term} | {:error, Py.Error.t()}
   def result(:fault, bytes) do

@@ -282,15 +282,15 @@ impl Scheduler {
 
     /// Books what a runner did, and gives it more to do; false where there is nothing.
     pub(crate) fn refill(&self, runner: usize) -> bool {
-        let (dealt, was_crowded) = {
-            let mut state = self.lock();
-            let is_back = state.book(runner);
-            state.main_is_free &= runner != MAIN;
-            let dealt = state.may_go_on(runner) && state.deal(runner);
-            self.count(&state);
-            (dealt, is_back && std::mem::take(&mut state.crowded))
-        };
-        if was_crowded && let Some(inbox) = self.inbox() {
+        let mut state = self.lock();
+        let is_back = state.book(runner);
+        state.main_is_free &= runner != MAIN;
+        let dealt = state.may_go_on(runner) && state.deal(runner);
+        self.count(&state);
+        if is_back
+            && std::mem::take(&mut state.crowded)
+            && let Some(inbox) = self.inbox()
+        {
             inbox.crowded(false);
         }
         dealt
@@ -478,22 +478,23 @@ impl Scheduler {
             return;
         }
         inbox.look();
-        let (tickets, told) = {
+        let tickets: Vec<_> = {
             let mut state = self.lock();
             if !state.is_crowded() {
                 return;
             }
-            let tickets: Vec<_> = state.pools.iter_mut().flat_map(|pool| pool.queue.drain()).collect();
+            // With the lock held, so that it is told in the order in which it happens.
+            if !std::mem::replace(&mut state.crowded, true) {
+                inbox.crowded(true);
+            }
+            let tickets = state.pools.iter_mut().flat_map(|pool| pool.queue.drain()).collect();
             self.count(&state);
-            (tickets, std::mem::replace(&mut state.crowded, true))
+            tickets
         };
         for ticket in tickets {
             if ticket.discard().is_some() {
                 ticket.wire().give_back();
             }
-        }
-        if !told {
-            inbox.crowded(true);
         }
     }
 

@@ -135,7 +135,8 @@ pub trait Inbox: Send + Sync {
     /// Submits what came while the main thread was at something else.
     fn look(&self);
 
-    /// All threads are at requests that take long; or one of them is back.
+    /// All threads are at requests that take long; or one of them is back. To be noted only: it is told
+    /// with the next tick or answer.
     fn crowded(&self, crowded: bool);
 
     /// Called about once a millisecond while there is something in progress.

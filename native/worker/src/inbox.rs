@@ -203,8 +203,7 @@ impl CoreInbox for Inbox {
     }
 
     fn crowded(&self, crowded: bool) {
-        self.out.put(&Frame::new(outgoing::CROWDED).u8(u8::from(crowded)));
-        self.out.flush();
+        self.out.keep(&Frame::new(outgoing::CROWDED).u8(u8::from(crowded)));
     }
 
     fn tick(&self) {

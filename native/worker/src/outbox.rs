@@ -32,6 +32,14 @@ struct Kept {
     since: Option<Instant>,
 }
 
+impl Kept {
+    fn add(&mut self, frame: &Frame) {
+        let len = u32::try_from(frame.0.len() - HEAD).expect("frames are shorter than 4 GB");
+        self.bytes.extend_from_slice(&len.to_be_bytes());
+        self.bytes.extend_from_slice(&frame.0[HEAD..]);
+    }
+}
+
 impl Outbox {
     /// To be called on the main thread, which flushes whenever it waits.
     pub fn new(pipe: OwnedFd) -> Self {
@@ -39,12 +47,15 @@ impl Outbox {
         Outbox { pipe, kept: Mutex::default() }
     }
 
-    /// Puts a frame in line.
+    /// Puts a frame in line, to go out with the others.
+    pub fn keep(&self, frame: &Frame) {
+        self.lock().add(frame);
+    }
+
+    /// Puts a frame in line, and writes the line when it is time.
     pub fn put(&self, frame: &Frame) {
         let mut kept = self.lock();
-        let len = u32::try_from(frame.0.len() - HEAD).expect("frames are shorter than 4 GB");
-        kept.bytes.extend_from_slice(&len.to_be_bytes());
-        kept.bytes.extend_from_slice(&frame.0[HEAD..]);
+        kept.add(frame);
         let now = Instant::now();
         let since = *kept.since.get_or_insert(now);
         if !IS_MAIN.get() || kept.bytes.len() > ENOUGH || now - since > SOON {
