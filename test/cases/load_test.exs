@@ -85,26 +85,6 @@ defmodule Py.Cases.LoadTest do
     assert Enum.map(calls, &Py.cancel/1) == List.duplicate(:ok, 4)
   end
 
-  @tag pool: [size: 1, max_queue: 10_000]
-  test "a flood of one process does not starve another", %{pool: pool} do
-    flood =
-      spawn_link(fn ->
-        for _ <- 1..3_000, do: Py.async_call(:time, :sleep, [0.001], on: pool, timeout: :infinity)
-        Process.sleep(:infinity)
-      end)
-
-    eventually(fn -> Py.Pool.info(pool).queued > 2_500 end)
-
-    # Three at a time of what the flood has before it, and not all of it.
-    {ms, results} = timed(fn -> for n <- 1..3, do: eval(pool, "n", %{n: n}) end)
-    assert results == [{:ok, 1}, {:ok, 2}, {:ok, 3}]
-    assert ms < 1_500
-    assert Py.Pool.info(pool).queued > 500
-    Process.unlink(flood)
-    Process.exit(flood, :kill)
-    eventually(fn -> match?(%{queued: 0, running: 0}, Py.Pool.info(pool)) end)
-  end
-
   @tag pool: [size: 4]
   test "P-A 8. n calls at once take the time of one, 2n of two", %{pool: pool} do
     wave = fn count ->

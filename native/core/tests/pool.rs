@@ -384,6 +384,27 @@ fn a_flood_of_one_caller_does_not_starve_another() {
 }
 
 #[test]
+fn a_flood_keeps_none_of_thousands_waiting_for_more_than_its_share() {
+    // As in queue.rs.
+    const SHARE: usize = 16;
+    let scene = Scene::new(1, 20_000);
+    let blocker = scene.run("blocker", SLEEP);
+    scene.until(|pool| pool.info().running == 1);
+    for _ in 0..10_000 {
+        scene.submit_as(0, "flood", "1", None).expect("taken");
+    }
+    for caller in 1..=4_096 {
+        scene.submit_as(caller, "other", "2", None).expect("taken");
+    }
+    scene.pool.cancel(&blocker);
+    let answers: Vec<_> = (0..14_096).map(|_| scene.answer().0).collect();
+    let places = answers.iter().enumerate().filter(|(_, name)| **name == "other").map(|(place, _)| place);
+    let late: Vec<_> = places.enumerate().filter(|(turn, place)| *place > turn + SHARE).collect();
+    assert_eq!(late, [], "(its turn among the others, its place)");
+    scene.nothing_more();
+}
+
+#[test]
 fn one_caller_is_served_in_order_however_many_it_asks() {
     let scene = Scene::new(1, 10_000);
     let blocker = scene.run("blocker", SLEEP);
