@@ -44,7 +44,9 @@ defmodule Py.Cases.LoadTest do
   @tag pool: [size: 8]
   test "104, P-D 8. processes of the node are answered while Python burns CPU", %{pool: pool} do
     calls = burn(pool, 8)
-    assert percentile(pings(fn -> true end), 99) < 5_000
+    # Five times a thousand, since others on the machine may have one of them wait.
+    slowest = for _ <- 1..5, do: percentile(pings(fn -> true end), 99)
+    assert slowest |> Enum.sort() |> percentile(50) < 1_000
     {ms, _hash} = timed(fn -> :erlang.phash2(Enum.to_list(1..300_000)) end)
     assert ms < 2_000
 
