@@ -72,7 +72,7 @@ lint-python: setup ## ruff and mypy --strict
 	$(call say,ruff format --check)
 	@_build/lint/bin/ruff format --quiet --check . examples/python/*.py
 	$(call say,mypy --strict)
-	@_build/lint/bin/mypy --strict --python-executable _build/venv/bin/python priv/python examples/python bench/python test/python
+	@_build/lint/bin/mypy --strict --python-executable _build/venv/bin/python priv/python examples/python bench/python test/python test/stress/oracle.py
 	@_build/lint/bin/mypy --strict --python-executable _build/bench/bin/python bench/chart.py
 
 bench: export MIX_ENV := prod

@@ -142,15 +142,23 @@ defmodule Py.Caller do
   defp accepted(:stopped, pool), do: {:error, Startup.stopped(pool.name)}
 
   defp accepted(:overloaded, pool) do
+    overloaded(pool, fn info ->
+      "#{inspect(pool.name)} runs #{info.running} calls (size: #{info.size}) and #{info.queued} wait " <>
+        "(max_queue: #{info.max_queue})"
+    end)
+  end
+
+  defp accepted(:stuck, pool) do
+    overloaded(pool, fn info ->
+      "#{inspect(pool.name)} gets no thread: #{info.retired} of the node sit in C code of calls that are over, " <>
+        "and no more of them are replaced"
+    end)
+  end
+
+  defp overloaded(pool, why) do
     info = Native.info(pool.native)
     Telemetry.overloaded(pool, info)
-
-    {:error,
-     Error.new(
-       :overloaded,
-       "#{inspect(pool.name)} runs #{info.running} calls (size: #{info.size}) and #{info.queued} wait " <>
-         "(max_queue: #{info.max_queue})"
-     )}
+    {:error, Error.new(:overloaded, why.(info))}
   end
 
   defp wait(name, state, timeout) do

@@ -7,7 +7,7 @@ defmodule Py.Error do
   | `:python` | Python raised: `type`, `module`, `message`, `traceback`, `notes`, `cause`, `context`, `exceptions` tell what |
   | `:timeout` | the deadline passed, in the queue or while it ran |
   | `:cancelled` | it was cancelled |
-  | `:overloaded` | the queue of the pool is full |
+  | `:overloaded` | the queue of the pool is full, or the threads that could run it sit in C code of calls that are over |
   | `:encode` | an argument has no counterpart in Python; `message` holds the path to it |
   | `:decode` | the result has no counterpart in Elixir; `message` holds the path to it |
   | `:crashed` | what ran it ended; `exit` is `{:code, n}` or `{:signal, n}` where it is known |

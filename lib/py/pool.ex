@@ -130,7 +130,8 @@ defmodule Py.Pool do
     * `size`, `max_queue`: its limits; `in`, `python`, `name`: what it is
     * `queued`: calls that wait; `running`: calls on a thread now; `awaiting`: coroutines in flight
     * `running_calls`: of the last two, the longest first, each `%{function: "module.name", age_ms: n, awaiting: boolean}`
-    * `threads`: threads that serve the pools of the node; `retired`: those given up because they did not come back
+    * `threads`: threads that serve the pools of the node; `retired`: those given up because they did not come back,
+      in the whole node and of pools that were stopped too
     * `calls`: calls taken since the pool started
     * `inline`: whether a call with `inline: true` would run inline now: `:open`, or `{:closed, reason}` with the reason
       `:busy` (Python is at work), `:foreign_threads` (Python has threads that are not Py's: an executor's, say),

@@ -81,6 +81,36 @@ defmodule Py.ShutdownTest do
     assert result.output =~ ~r/^:(stopped|no_pool|not_available)$/m
   end
 
+  # None of it ends by itself but what is inline, which holds a scheduler, and has five seconds for that.
+  @callers %{
+    "in C that keeps the GIL" => {"sum(range(10 ** 15))", "", ":stopped"},
+    "in an import" =>
+      {"import sys, time\nclass Slow:\n  def find_spec(*_): time.sleep(600)\nsys.meta_path.insert(0, Slow)\nimport no_such",
+       "", ":stopped"},
+    "in a loop inline" => {"while True: pass", ", inline: true", ":(timeout|stopped)"}
+  }
+
+  for {name, {python, options, kind}} <- @callers do
+    @tag python: python, options: options, kind: kind
+    test "when the application stops while Python is #{name}, its caller hears of it", context do
+      code = """
+      #{@start}
+      Py.eval!("1")
+      caller = Task.async(fn -> Py.exec(#{inspect(context.python)}, %{}, timeout: :infinity#{context.options}) end)
+      Process.sleep(200)
+      :ok = Application.stop(:py)
+      {:error, error} = Task.await(caller, 20_000)
+      IO.inspect({error.kind, elem(Py.eval("1"), 1).kind})
+      IO.puts("ready")
+      System.halt(0)
+      """
+
+      result = Child.run(code)
+      ends_well(result)
+      assert result.output =~ ~r/{#{context.kind}, :not_available}/
+    end
+  end
+
   test "twenty times stopped and started: nothing grows" do
     code = """
     {:ok, _} = Application.ensure_all_started(:logger)

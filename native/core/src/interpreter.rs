@@ -4,7 +4,6 @@
 //! can live in one process. An interpreter is never dropped.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAnyMethods, PyBytes, PyDict, PyInt, PyModule, PyString, PyType};
 
 use crate::boot::Facts;
+use crate::by_word::ByWord;
 use crate::convert::Opaque;
 use crate::errand::Errands;
 use crate::event_loop::EventLoop;
@@ -450,28 +450,6 @@ fn keep<T>(cache: &mut ByWord<Py<T>>, key: u64, object: &Bound<'_, T>) {
 
 fn address(object: &Bound<'_, PyAny>) -> u64 {
     object.as_ptr() as u64
-}
-
-/// A map whose keys are addresses or atoms: words that differ in their middle bits, and that nobody
-/// outside can choose.
-type ByWord<T> = HashMap<u64, T, BuildHasherDefault<WordHasher>>;
-
-#[derive(Default)]
-struct WordHasher(u64);
-
-impl Hasher for WordHasher {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only words are hashed");
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        // Fibonacci hashing: the table takes its index from the low bits and its tag from the high.
-        self.0 = word.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

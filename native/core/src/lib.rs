@@ -4,6 +4,7 @@
 //! [`Wire`]; what it may use is [`Interpreter`] and [`Pool`].
 
 pub mod boot;
+mod by_word;
 pub mod convert;
 mod desk;
 mod errand;

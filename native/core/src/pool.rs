@@ -27,6 +27,8 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     Overloaded,
+    /// The threads that could serve it sit in C code of requests that are over.
+    Stuck,
     Stopped,
 }
 
@@ -85,6 +87,18 @@ impl PoolState {
         }
     }
 
+    /// Threads that it may have: those that a pool was left with when it was stopped are no others' places.
+    pub fn places(&self) -> usize {
+        self.limits.size.max(self.running)
+    }
+
+    /// Takes all that has not begun.
+    pub fn take_waiting(&mut self) -> Vec<Arc<Ticket>> {
+        let mut tickets = self.queue.drain();
+        tickets.extend(self.start.take());
+        tickets
+    }
+
     /// Takes back what a thread had taken and did not come to.
     pub fn take_back(&mut self, tickets: impl DoubleEndedIterator<Item = Arc<Ticket>> + ExactSizeIterator) {
         self.claimed -= tickets.len();
@@ -98,12 +112,22 @@ impl PoolState {
 impl State {
     /// Whether a pool takes no more. What is queued while there is a place for it to run does not wait.
     fn is_full(&self, pool: usize) -> bool {
-        let PoolState { limits, queue, claimed, awaiting, stuck, .. } = &self.pools[pool];
+        let PoolState { limits, queue, claimed, awaiting, .. } = &self.pools[pool];
         let limit = limits.size + limits.max_queue;
         let taken = claimed + queue.len() + awaiting;
         // Who got an answer and asks again must not find the pool full.
         let answered = || self.doing().map(|doing| doing.answered(pool)).sum::<usize>();
-        *stuck >= limits.size.max(1) || (taken >= limit && taken - answered() >= limit)
+        taken >= limit && taken - answered() >= limit
+    }
+
+    fn refusal(&self, pool: usize) -> Option<Refusal> {
+        match self.pools[pool].stage {
+            Stage::Stopped => Some(Refusal::Stopped),
+            // Where a pool starts, the answer to its start tells of it.
+            Stage::Open if self.is_stranded(pool) => Some(Refusal::Stuck),
+            _ if self.is_full(pool) => Some(Refusal::Overloaded),
+            _ => None,
+        }
     }
 }
 
@@ -172,17 +196,13 @@ impl Pool {
         put: impl FnOnce(&mut PoolState, Arc<Ticket>),
     ) -> Result<(), Refusal> {
         self.scheduler.take(ticket, |state, ticket| {
-            let refusal = if state.pools[self.id].stage == Stage::Stopped {
-                Refusal::Stopped
-            } else if state.is_full(self.id) {
-                Refusal::Overloaded
-            } else {
-                put(&mut state.pools[self.id], ticket);
-                return Ok(());
-            };
-            // The refusal is the answer.
-            ticket.discard();
-            Err(refusal)
+            if let Some(refusal) = state.refusal(self.id) {
+                // It is the answer.
+                ticket.discard();
+                return Err(refusal);
+            }
+            put(&mut state.pools[self.id], ticket);
+            Ok(())
         })
     }
 
@@ -222,8 +242,7 @@ impl Pool {
             pool.stage = Stage::Stopped;
             self.serves.store(false, Ordering::Release);
             pool.limits.size = 0;
-            let mut tickets = pool.queue.drain();
-            tickets.extend(pool.start.take());
+            let mut tickets = pool.take_waiting();
             let mine = |ticket: &&Arc<Ticket>| ticket.pool() == self.id;
             for doing in state.doing() {
                 tickets.extend(doing.tickets().filter(mine).cloned());

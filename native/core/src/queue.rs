@@ -1,40 +1,28 @@
 //! Requests that wait: first come, first served, but for callers that flood.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use crate::by_word::ByWord;
 use crate::ticket::Ticket;
 
-/// So many requests of one caller may stand in the line. The rest of them wait beside it, so that
-/// others have no more than this of each caller before them.
-const SHARE: u32 = 64;
-
-/// Callers that are told apart. Two that fall together share a share, no more.
-const LANES: usize = 1 << 10;
+/// So many requests of one caller may stand in the line: about what a thread takes at once. The rest
+/// of them wait beside it, so that others have no more than this of each caller before them.
+const SHARE: u32 = 16;
 
 /// Settled requests that may stay in the queue: they cost memory and nothing else.
 const SETTLED: usize = 64;
 
+#[derive(Default)]
 pub struct Queue {
     line: VecDeque<Arc<Ticket>>,
-    /// How many of each caller stand in the line.
-    in_line: Box<[u32]>,
-    beside: HashMap<usize, VecDeque<Arc<Ticket>>>,
+    /// How many of each caller stand in the line; most callers have one, and come and go with it.
+    in_line: ByWord<u32>,
+    beside: ByWord<VecDeque<Arc<Ticket>>>,
     len: usize,
     /// Requests that were settled while they waited, and are still in here.
     settled: usize,
-}
-
-impl Default for Queue {
-    fn default() -> Self {
-        Queue {
-            line: VecDeque::new(),
-            in_line: vec![0; LANES].into(),
-            beside: HashMap::new(),
-            len: 0,
-            settled: 0,
-        }
-    }
 }
 
 impl Queue {
@@ -50,19 +38,19 @@ impl Queue {
     pub fn push(&mut self, ticket: Arc<Ticket>) {
         ticket.set_queued(true);
         self.len += 1;
-        let lane = ticket.lane();
+        let in_line = self.in_line.entry(ticket.caller()).or_default();
         // Whoever has requests beside the line has a full share in it.
-        if self.in_line[lane] >= SHARE {
-            self.beside.entry(lane).or_default().push_back(ticket);
+        if *in_line >= SHARE {
+            self.beside.entry(ticket.caller()).or_default().push_back(ticket);
         } else {
-            self.in_line[lane] += 1;
+            *in_line += 1;
             self.line.push_back(ticket);
         }
     }
 
     pub fn pop(&mut self) -> Option<Arc<Ticket>> {
         while let Some(ticket) = self.line.pop_front() {
-            self.step_up(ticket.lane());
+            self.step_up(ticket.caller());
             if ticket.set_queued(false) {
                 self.len -= 1;
                 return Some(ticket);
@@ -77,7 +65,7 @@ impl Queue {
         for ticket in tickets.rev() {
             ticket.set_queued(true);
             self.len += 1;
-            self.in_line[ticket.lane()] += 1;
+            *self.in_line.entry(ticket.caller()).or_default() += 1;
             self.line.push_front(ticket);
         }
     }
@@ -100,22 +88,21 @@ impl Queue {
 
     /// Empties the queue.
     pub fn drain(&mut self) -> Vec<Arc<Ticket>> {
-        std::iter::from_fn(|| self.pop()).collect()
+        let mut queue = std::mem::take(self);
+        std::iter::from_fn(|| queue.pop()).collect()
     }
 
     /// One of the caller's left the line: the first that waits beside it takes its place in the back.
-    fn step_up(&mut self, lane: usize) {
-        self.in_line[lane] -= 1;
-        if self.in_line[lane] >= SHARE || self.beside.is_empty() {
-            return;
-        }
-        let Some(beside) = self.beside.get_mut(&lane) else { return };
-        if let Some(next) = beside.pop_front() {
-            self.in_line[lane] += 1;
+    fn step_up(&mut self, caller: u64) {
+        let Entry::Occupied(mut in_line) = self.in_line.entry(caller) else { return };
+        if *in_line.get() == SHARE
+            && let Some(next) = next_of(&mut self.beside, caller)
+        {
             self.line.push_back(next);
-        }
-        if beside.is_empty() {
-            self.beside.remove(&lane);
+        } else if *in_line.get() > 1 {
+            *in_line.get_mut() -= 1;
+        } else {
+            in_line.remove();
         }
     }
 
@@ -127,8 +114,12 @@ impl Queue {
     }
 }
 
-/// Where the requests of a caller are counted. The high bits of a multiplicative hash are its good ones.
-pub fn lane(caller: u64) -> usize {
-    let hash = caller.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (hash >> (u64::BITS - LANES.trailing_zeros())) as usize
+/// The first of those that wait beside the line.
+fn next_of(beside: &mut ByWord<VecDeque<Arc<Ticket>>>, caller: u64) -> Option<Arc<Ticket>> {
+    let Entry::Occupied(mut waiting) = beside.entry(caller) else { return None };
+    let first = waiting.get_mut().pop_front();
+    if waiting.get().is_empty() {
+        waiting.remove();
+    }
+    first
 }

@@ -5,6 +5,8 @@
 //! woken when the one that works has been at its request for a millisecond ([`crate::watch`]). It
 //! takes several requests at once, and those it did not come to are taken from it then.
 
+mod stuck;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -19,9 +21,6 @@ use crate::wire::{Inbox, Kind};
 
 /// The thread that booted Python. It is the first to be woken: signals reach it alone.
 pub const MAIN: usize = 0;
-
-/// Threads that sit in C code beyond their time, in the whole interpreter.
-const MAX_RETIRED: usize = 16;
 
 /// Beyond this many threads at work at once, the GIL goes round more than the work does.
 const ENOUGH_AWAKE: usize = 2;
@@ -91,12 +90,16 @@ impl State {
             self.awake += 1;
             return Wake::Parked(self.runners[runner].desk.clone());
         }
-        let wanted: usize = self.pools.iter().map(|pool| pool.limits.size).sum();
-        if self.threads() > wanted {
+        if !self.may_spawn() {
             return Wake::Nobody;
         }
         self.awake += 1;
         Wake::Spawn(self.add_runner())
+    }
+
+    fn may_spawn(&self) -> bool {
+        let places: usize = self.pools.iter().map(PoolState::places).sum();
+        self.threads() <= places && !self.is_worn_out()
     }
 
     /// Whether a runner that is awake is to take more work. What runs on the main thread can be
@@ -529,40 +532,6 @@ impl Scheduler {
             state.pools[ticket.pool()].awaiting -= 1;
         }
         tickets
-    }
-
-    /// Gives away the places of threads that do not come back from a settled request.
-    pub(crate) fn retire_stuck(&self, now: Instant) {
-        let mut gives_up = false;
-        let wake = {
-            let mut state = self.lock();
-            let State { runners, pools, retired, .. } = &mut *state;
-            pools.iter_mut().for_each(|pool| pool.stuck = 0);
-            for runner in runners.iter_mut().filter(|runner| !runner.retired) {
-                let mut doing = runner.desk.lock();
-                let Some(current) = doing.current.as_ref().filter(|current| current.is_settled()) else {
-                    continue;
-                };
-                let pool = &mut pools[current.pool()];
-                if current.settled_for(now) < pool.limits.grace {
-                    continue;
-                }
-                gives_up = true;
-                if doing.blocked && *retired < MAX_RETIRED {
-                    runner.retired = true;
-                    *retired += 1;
-                    pool.running -= 1;
-                    pool.claimed -= 1 + std::mem::take(&mut doing.done);
-                } else {
-                    pool.stuck += 1;
-                }
-            }
-            state.wake_for_work()
-        };
-        if gives_up && let Some(inbox) = self.inbox() {
-            inbox.give_up();
-        }
-        self.wake(wake);
     }
 
     pub(crate) fn is_busy(&self) -> bool {

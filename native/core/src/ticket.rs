@@ -8,7 +8,6 @@ use pyo3::prelude::*;
 
 use crate::convert;
 use crate::interpreter::Interpreter;
-use crate::queue::lane;
 use crate::scheduler::{Canceller, Scheduler};
 use crate::wire::{Fault, Kind, Outcome, Wire};
 
@@ -51,7 +50,7 @@ pub struct Ticket<W: Wire + ?Sized = dyn Wire> {
     /// Whether it is in a queue: changed by the scheduler alone, under its lock.
     queued: AtomicBool,
     pool: usize,
-    lane: usize,
+    caller: u64,
     submitted: Instant,
     deadline: Option<Instant>,
     started_ns: AtomicU64,
@@ -70,7 +69,7 @@ impl<W: Wire + 'static> Ticket<W> {
             interrupted: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             pool,
-            lane: lane(wire.caller()),
+            caller: wire.caller(),
             submitted,
             // A timeout beyond what the clock can hold is none.
             deadline: timeout.and_then(|timeout| submitted.checked_add(timeout)),
@@ -116,9 +115,8 @@ impl Ticket {
         self.pool
     }
 
-    /// The lane of its caller in the queue.
-    pub(crate) fn lane(&self) -> usize {
-        self.lane
+    pub(crate) fn caller(&self) -> u64 {
+        self.caller
     }
 
     /// Notes whether it is in a queue, and tells whether it was.

@@ -25,6 +25,9 @@ const ASK_RETIRED_EVERY: u32 = 100 * SWEEP_EVERY;
 /// Ticks without work until the watch sleeps: waking it costs a caller some microseconds.
 const LINGER: u32 = 50;
 
+/// What a caller is told whose request no thread will come to.
+const STUCK: &str = "the threads that could run it sit in C code of calls that are over";
+
 pub fn spawn(interpreter: &'static Interpreter) -> std::io::Result<()> {
     std::thread::Builder::new().name("py-watch".into()).spawn(move || watch(interpreter)).map(drop)
 }
@@ -66,7 +69,14 @@ fn sweep(interpreter: &'static Interpreter, now: Instant) {
         }
     }
     look_after_visitors(interpreter, now);
-    scheduler.retire_stuck(now);
+    match interpreter.host.inbox() {
+        Some(inbox) if scheduler.is_stuck(now) => inbox.give_up(),
+        Some(_) => {}
+        None => scheduler.retire_stuck(now),
+    }
+    for ticket in scheduler.take_stranded() {
+        scheduler.fail(&ticket, Kind::Overloaded, STUCK);
+    }
     interpreter.unblock_loop(now);
 }
 

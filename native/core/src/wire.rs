@@ -11,6 +11,7 @@ use crate::scheduler::Canceller;
 pub enum Kind {
     Timeout,
     Cancelled,
+    Overloaded,
     Encode,
     Decode,
     Crashed,
@@ -24,6 +25,7 @@ impl Kind {
         match self {
             Kind::Timeout => "timeout",
             Kind::Cancelled => "cancelled",
+            Kind::Overloaded => "overloaded",
             Kind::Encode => "encode",
             Kind::Decode => "decode",
             Kind::Crashed => "crashed",

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use py_core::boot::{Facts, Home, boot};
 use py_core::wire::{Address, Host, Leader};
 use py_core::{
-    Cancel, Canceller, Fault, Interpreter, Kind, Limits, Outcome, Pool, Refusal, Request, Source, Ticket,
-    Wire,
+    Cancel, Canceller, Fault, Interpreter, Kind, Limits, Outcome, Pool, PoolInfo, Refusal, Request, Source,
+    Ticket, Wire,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -109,6 +109,10 @@ impl Wire for Letter {
     }
 }
 
+/// As in scheduler/stuck.rs.
+const MAX_RETIRED: usize = 16;
+const MAX_LEFT_BEHIND: usize = 256;
+
 /// One test at a time: they share an interpreter and its threads.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -122,8 +126,7 @@ struct Scene {
 impl Scene {
     fn new(size: usize, max_queue: usize) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let pool = Pool::open(&INTERPRETER, Limits { size, max_queue, grace: Duration::from_millis(100) });
-        pool.opened();
+        let pool = open(size, max_queue, Duration::from_millis(100));
         let (sender, answers) = channel();
         Scene { pool, sender, answers, _turn: turn }
     }
@@ -149,6 +152,26 @@ impl Scene {
         self.pool.submit(ticket.clone()).map(|()| ticket)
     }
 
+    fn run_on(&self, pool: &Pool, name: &'static str, code: &'static str) -> Arc<Ticket> {
+        let letter = Letter { name, code, caller: 1, answers: self.sender.clone() };
+        let ticket = pool.ticket(letter, None);
+        pool.submit(ticket.clone()).expect("the pool takes it");
+        ticket
+    }
+
+    /// A pool that was stopped while `count` requests of it sat in C code.
+    fn leave_behind(&self, count: usize, grace: Duration) {
+        let pool = open(count, 0, grace);
+        for _ in 0..count {
+            self.run_on(&pool, "left", JAM);
+        }
+        until(&pool, |info| info.running == count);
+        pool.close();
+        for _ in 0..count {
+            assert_eq!(self.answer(), ("left", Err(Kind::Stopped)));
+        }
+    }
+
     fn run(&self, name: &'static str, code: &'static str) -> Arc<Ticket> {
         self.submit(name, code, None).expect("the pool takes it")
     }
@@ -161,18 +184,52 @@ impl Scene {
         assert_eq!(self.answers.try_recv().ok(), None);
     }
 
-    fn until(&self, condition: impl Fn(&Pool) -> bool) {
-        let begin = Instant::now();
-        while !condition(&self.pool) {
-            assert!(begin.elapsed() < LONG, "it never came to that: {:?}", self.pool.info());
-            std::thread::sleep(Duration::from_millis(1));
-        }
+    fn until(&self, condition: impl Fn(&PoolInfo) -> bool) {
+        until(&self.pool, condition);
+    }
+}
+
+fn open(size: usize, max_queue: usize, grace: Duration) -> Pool {
+    let pool = Pool::open(&INTERPRETER, Limits { size, max_queue, grace });
+    pool.opened();
+    pool
+}
+
+fn until(pool: &Pool, condition: impl Fn(&PoolInfo) -> bool) {
+    let begin = Instant::now();
+    while !condition(&pool.info()) {
+        assert!(begin.elapsed() < LONG, "it never came to that: {:?}", pool.info());
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
 /// Short sleeps, since a long one on another thread than Python's main one is left behind.
 const SLEEP: &str = "import time\nfor _ in range(3000): time.sleep(0.01)";
 const LOOP: &str = "while True: pass";
+
+/// Sits in C code, on any thread but Python's main one, until the [`Jam`] is over.
+const JAM: &str = "import sys; sys.jam.wait()";
+
+/// What [`JAM`] waits for. The end of the test ends it, passed or not, and threads come back.
+struct Jam;
+
+impl Jam {
+    fn new() -> Self {
+        Python::attach(|py| {
+            let event = py.import("threading")?.call_method0("Event")?;
+            py.import("sys")?.setattr("jam", event)
+        })
+        .expect("an event");
+        Jam
+    }
+}
+
+impl Drop for Jam {
+    fn drop(&mut self) {
+        let set = |py: Python<'_>| py.import("sys")?.getattr("jam")?.call_method0("set").map(drop);
+        Python::attach(set).expect("an event can be set");
+    }
+}
 
 #[test]
 fn requests_of_one_thread_are_answered_in_order() {
@@ -190,7 +247,7 @@ fn requests_of_one_thread_are_answered_in_order() {
 fn a_full_queue_refuses_and_sends_nothing() {
     let scene = Scene::new(1, 2);
     let blocker = scene.run("blocker", SLEEP);
-    scene.until(|pool| pool.info().running == 1);
+    scene.until(|info| info.running == 1);
     scene.run("a", "1");
     scene.run("b", "2");
     assert_eq!(scene.submit("c", "3", None).err(), Some(Refusal::Overloaded));
@@ -204,7 +261,7 @@ fn a_full_queue_refuses_and_sends_nothing() {
 fn what_is_cancelled_in_the_queue_never_runs_and_frees_its_place() {
     let scene = Scene::new(1, 1);
     let blocker = scene.run("blocker", SLEEP);
-    scene.until(|pool| pool.info().running == 1);
+    scene.until(|info| info.running == 1);
     let queued = scene.run("queued", "import sys; sys.never = True");
     assert_eq!(scene.pool.cancel(&queued), Cancel::Cancelled);
     assert_eq!(scene.pool.info().queued, 0);
@@ -219,13 +276,13 @@ fn a_cancelled_loop_stops_and_the_next_request_does_not_feel_it() {
     let scene = Scene::new(1, 100);
     for _ in 0..20 {
         let ticket = scene.run("loop", LOOP);
-        scene.until(|pool| pool.info().running == 1);
+        scene.until(|info| info.running == 1);
         assert_eq!(scene.pool.cancel(&ticket), Cancel::Cancelled);
         scene.run("next", "sum(range(1000))");
         assert_eq!(scene.answer(), ("next", Ok("499500".into())));
     }
     scene.nothing_more();
-    scene.until(|pool| pool.info().retired == 0);
+    scene.until(|info| info.retired == 0);
 }
 
 #[test]
@@ -251,7 +308,7 @@ fn cancel_and_answer_never_both_happen() {
             Cancel::Cancelled => {}
         }
     }
-    scene.until(|pool| pool.info().running == 0 && pool.info().queued == 0);
+    scene.until(|info| info.running == 0 && info.queued == 0);
     scene.nothing_more();
 }
 
@@ -288,14 +345,14 @@ fn a_thread_that_does_not_mind_is_retired_and_replaced() {
     assert_eq!(scene.answer(), ("stubborn", Err(Kind::Timeout)));
     scene.run("next", "2");
     assert_eq!(scene.answer(), ("next", Ok("2".into())));
-    scene.until(|pool| pool.info().retired == 0 && pool.info().running == 0);
+    scene.until(|info| info.retired == 0 && info.running == 0);
 }
 
 #[test]
 fn a_blocked_request_does_not_hold_up_others() {
     let scene = Scene::new(2, 100);
     let blocker = scene.run("blocker", SLEEP);
-    scene.until(|pool| pool.info().running == 1);
+    scene.until(|info| info.running == 1);
     scene.run("next", "2");
     assert_eq!(scene.answer(), ("next", Ok("2".into())));
     scene.pool.cancel(&blocker);
@@ -322,7 +379,7 @@ fn a_ticket_that_is_lost_is_an_answer() {
 fn closing_answers_everything_and_takes_nothing_more() {
     let scene = Scene::new(1, 100);
     scene.run("running", SLEEP);
-    scene.until(|pool| pool.info().running == 1);
+    scene.until(|info| info.running == 1);
     scene.run("queued", "1");
     scene.run("coroutine", "import asyncio\nawait asyncio.sleep(30)");
     scene.pool.close();
@@ -330,7 +387,7 @@ fn closing_answers_everything_and_takes_nothing_more() {
     answers.sort();
     assert_eq!(answers, ["coroutine", "queued", "running"].map(|name| (name, Err(Kind::Stopped))));
     assert_eq!(scene.submit("late", "1", None).err(), Some(Refusal::Stopped));
-    scene.until(|pool| pool.info().running == 0);
+    scene.until(|info| info.running == 0);
     scene.nothing_more();
 }
 
@@ -346,9 +403,9 @@ fn coroutines_run_side_by_side_and_are_cancelled() {
     }
     assert!(begin.elapsed() < LONG / 2, "they ran one after another");
     let ticket = scene.run("long", "import asyncio\nawait asyncio.sleep(30)");
-    scene.until(|pool| pool.info().awaiting == 1);
+    scene.until(|info| info.awaiting == 1);
     assert_eq!(scene.pool.cancel(&ticket), Cancel::Cancelled);
-    scene.until(|pool| pool.info().awaiting == 0);
+    scene.until(|info| info.awaiting == 0);
     scene.nothing_more();
 }
 
@@ -367,14 +424,14 @@ fn a_blocked_event_loop_is_interrupted() {
     assert_eq!(scene.answer(), ("loop", Err(Kind::Timeout)));
     scene.run("next", "import asyncio\nawait asyncio.sleep(0)\n7");
     assert_eq!(scene.answer(), ("next", Ok("7".into())));
-    scene.until(|pool| pool.info().awaiting == 0);
+    scene.until(|info| info.awaiting == 0);
 }
 
 #[test]
 fn a_flood_of_one_caller_does_not_starve_another() {
     let scene = Scene::new(1, 10_000);
     let blocker = scene.run("blocker", SLEEP);
-    scene.until(|pool| pool.info().running == 1);
+    scene.until(|info| info.running == 1);
     for _ in 0..1_000 {
         scene.submit_as(1, "flood", "1", None).expect("taken");
     }
@@ -387,10 +444,31 @@ fn a_flood_of_one_caller_does_not_starve_another() {
 }
 
 #[test]
+fn a_flood_keeps_none_of_thousands_waiting_for_more_than_its_share() {
+    // As in queue.rs.
+    const SHARE: usize = 16;
+    let scene = Scene::new(1, 20_000);
+    let blocker = scene.run("blocker", SLEEP);
+    scene.until(|info| info.running == 1);
+    for _ in 0..10_000 {
+        scene.submit_as(0, "flood", "1", None).expect("taken");
+    }
+    for caller in 1..=4_096 {
+        scene.submit_as(caller, "other", "2", None).expect("taken");
+    }
+    scene.pool.cancel(&blocker);
+    let answers: Vec<_> = (0..14_096).map(|_| scene.answer().0).collect();
+    let places = answers.iter().enumerate().filter(|(_, name)| **name == "other").map(|(place, _)| place);
+    let late: Vec<_> = places.enumerate().filter(|(turn, place)| *place > turn + SHARE).collect();
+    assert_eq!(late, [], "(its turn among the others, its place)");
+    scene.nothing_more();
+}
+
+#[test]
 fn one_caller_is_served_in_order_however_many_it_asks() {
     let scene = Scene::new(1, 10_000);
     let blocker = scene.run("blocker", SLEEP);
-    scene.until(|pool| pool.info().running == 1);
+    scene.until(|info| info.running == 1);
     let names = ["a", "b", "c", "d", "e", "f", "g"];
     for round in 0..50 {
         for name in names {
@@ -426,6 +504,84 @@ fn what_is_taken_along_with_a_blocked_request_runs_elsewhere() {
     assert_eq!(running, ["blocker"]);
     assert_eq!(scene.pool.cancel(&first), Cancel::Replied);
     scene.pool.cancel(&blocker);
-    scene.until(|pool| pool.info().running == 0);
+    scene.until(|info| info.running == 0);
+    scene.nothing_more();
+}
+
+#[test]
+fn threads_left_behind_by_a_pool_that_was_stopped_take_no_place_of_another() {
+    let scene = Scene::new(4, 100);
+    // Those of the second are still within their grace.
+    for grace in [Duration::ZERO, Duration::from_secs(600)] {
+        let jam = Jam::new();
+        scene.leave_behind(40, grace);
+        let blocker = scene.run("blocker", SLEEP);
+        scene.until(|info| info.running == 1);
+        scene.run("next", "2");
+        assert_eq!(scene.answer(), ("next", Ok("2".into())));
+        scene.pool.cancel(&blocker);
+        drop(jam);
+        scene.until(|info| info.retired == 0);
+    }
+    scene.nothing_more();
+}
+
+#[test]
+fn a_pool_whose_threads_are_all_stuck_refuses_what_waits_and_what_comes() {
+    let scene = Scene::new(2, 100);
+    let jam = Jam::new();
+    let elsewhere = open(1, 0, Duration::ZERO);
+    let blocker = scene.run_on(&elsewhere, "blocker", SLEEP);
+    until(&elsewhere, |info| info.running == 1);
+    for retired in 1..=MAX_RETIRED {
+        let ticket = scene.run("stuck", JAM);
+        scene.until(|info| info.running == 1);
+        scene.pool.cancel(&ticket);
+        scene.until(|info| info.retired == retired);
+    }
+    let tickets = [scene.run("stuck", JAM), scene.run("stuck", JAM)];
+    scene.until(|info| info.running == 2);
+    scene.run("queued", "1");
+    for ticket in &tickets {
+        assert_eq!(scene.pool.cancel(ticket), Cancel::Cancelled);
+    }
+    assert_eq!(scene.answer(), ("queued", Err(Kind::Overloaded)));
+    assert_eq!(scene.submit("late", "1", None).err(), Some(Refusal::Stuck));
+    // Others have their threads still.
+    let beside = open(1, 10, Duration::ZERO);
+    scene.run_on(&beside, "beside", "2");
+    assert_eq!(scene.answer(), ("beside", Ok("2".into())));
+    drop(jam);
+    elsewhere.cancel(&blocker);
+    scene.until(|info| info.retired == 0 && info.running == 0);
+    scene.until(|_| scene.submit("next", "3", None).is_ok());
+    assert_eq!(scene.answer(), ("next", Ok("3".into())));
+    scene.nothing_more();
+}
+
+#[test]
+fn beyond_so_many_threads_left_behind_what_finds_none_free_is_refused() {
+    let scene = Scene::new(10, 100);
+    let jam = Jam::new();
+    scene.leave_behind(MAX_LEFT_BEHIND + 10, Duration::ZERO);
+    scene.until(|info| info.retired >= MAX_LEFT_BEHIND);
+    // Python's main thread comes back, as it does from any sleep.
+    scene.until(|_| scene.submit("first", "1", None).is_ok());
+    assert_eq!(scene.answer(), ("first", Ok("1".into())));
+    let taken: Vec<_> = (0..10).filter_map(|_| scene.submit("blocker", SLEEP, None).ok()).collect();
+    scene.until(|info| info.running > 0 && info.queued == 0);
+    let running = scene.pool.info().running;
+    assert!(running < 10, "there were threads for all of them");
+    for _ in running..taken.len() {
+        assert_eq!(scene.answer(), ("blocker", Err(Kind::Overloaded)));
+    }
+    assert_eq!(scene.submit("late", "1", None).err(), Some(Refusal::Stuck));
+    for ticket in &taken {
+        scene.pool.cancel(ticket);
+    }
+    scene.until(|_| scene.submit("next", "2", None).is_ok());
+    assert_eq!(scene.answer(), ("next", Ok("2".into())));
+    drop(jam);
+    scene.until(|info| info.retired == 0 && info.running == 0);
     scene.nothing_more();
 }

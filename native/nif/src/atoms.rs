@@ -40,6 +40,7 @@ rustler::atoms! {
     getattr,
     reload,
     overloaded,
+    stuck,
     stopped,
     large,
     cancelled,

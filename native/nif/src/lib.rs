@@ -299,6 +299,7 @@ fn accept<'a>(
 fn refusal(refusal: Refusal) -> Atom {
     match refusal {
         Refusal::Overloaded => atoms::overloaded(),
+        Refusal::Stuck => atoms::stuck(),
         Refusal::Stopped => atoms::stopped(),
     }
 }
