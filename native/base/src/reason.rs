@@ -5,8 +5,8 @@ use rustler::{Encoder, Env, Term};
 
 mod atoms {
     rustler::atoms! {
-        error, eagain, ebadf, econnreset, einval, emfile, enfile, enomem, enotconn, enotsock, eperm, epipe, esrch,
-        etoomanyrefs, errno,
+        error, eagain, ebadf, econnreset, einval, emfile, enfile, enomem, enotconn, enotsock, eperm, epipe,
+        esrch, etoomanyrefs, errno,
     }
 }
 

@@ -20,12 +20,12 @@ mod atoms {
     rustler::atoms! { ok, error, nil, again, closed, malformed }
 }
 
-/// What is copied on a normal scheduler: some 20 us, 100 us into fresh memory.
+/// What is copied on a normal scheduler: 10 us, and 50 us into fresh memory.
 const SMALL: usize = 128 << 10;
 /// Of how many pieces at most.
 const FEW: usize = 256;
 /// From here on fresh memory for a binary is worth asking for in one go.
-const LARGE: usize = 4 << 20;
+const LARGE: usize = 1 << 20;
 
 pub struct SegmentResource(Option<Segment>);
 
@@ -44,11 +44,11 @@ impl SegmentResource {
 }
 
 impl Drop for SegmentResource {
-    /// The garbage collector runs this on a scheduler, and to give back 100 MB takes 9 ms.
+    /// The garbage collector runs this on a scheduler, and to give 100 MB back to the kernel takes 9 ms.
     fn drop(&mut self) {
         let large = self.0.take_if(|segment| segment.size() > 1 << 20);
         if let (Some(segment), Some(undertaker)) = (large, &*UNDERTAKER) {
-            // It never ends; if it had, the segment would be dropped here.
+            // If the thread had ended, the segment would be dropped here.
             let _ = undertaker.send(segment);
         }
     }

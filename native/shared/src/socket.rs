@@ -51,7 +51,8 @@ pub fn send_fd(socket: impl AsFd, header: &[u8], file: BorrowedFd<'_>) -> Result
     if sent == 1 + header.len() { Ok(()) } else { Err(Errno::IO) }
 }
 
-/// Receives a header, and the file that came with it.
+/// Receives a header, and the file that came with it. After `Malformed` nobody knows where the next
+/// frame starts: the socket is of no use any longer.
 pub fn receive_fd(socket: impl AsFd) -> std::result::Result<(Vec<u8>, Option<OwnedFd>), NotReceived> {
     let length = peek_length(&socket)?;
     let mut bytes = [0; 1 + HEADER_MAX];
