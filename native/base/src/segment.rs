@@ -61,7 +61,8 @@ static UNDERTAKER: LazyLock<Option<Sender<Segment>>> = LazyLock::new(|| {
     thread.spawn(move || receiver.into_iter().for_each(drop)).ok().map(|_| sender)
 });
 
-#[rustler::nif]
+/// To map memory may mean to wait for who supplies or gives back pages at the same time.
+#[rustler::nif(schedule = "DirtyCpu")]
 fn segment_create(env: Env<'_>, len: usize) -> Term<'_> {
     answer(env, Segment::create(len).map(SegmentResource::of))
 }
