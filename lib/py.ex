@@ -2,7 +2,7 @@ defmodule Py do
   @external_resource readme = Path.expand("../README.md", __DIR__)
   @moduledoc File.read!(readme)
 
-  alias Py.{Bytes, Caller, Cast, Code, Error, Future, Options}
+  alias Py.{Bytes, Caller, Cast, Code, Error, Future, Options, Script}
 
   @typedoc "A module, as an atom or a string: `:math`, `\"os.path\"`."
   @type target :: atom | String.t()
@@ -201,6 +201,39 @@ defmodule Py do
   end
 
   @doc """
+  Runs a Python program in an operating system process of its own, to its end, as `python path argv...` would.
+
+  It needs no pool and no libpython. The path is expanded from the current directory of the node, whatever `cd:` is;
+  arguments are strings, numbers and atoms. stdout and stderr are kept apart, as the bytes that they are.
+
+      iex> path = Path.join(System.tmp_dir!(), "py_run_script.py")
+      iex> File.write!(path, "import json, sys; print(json.dumps([sys.argv[1:], sys.stdin.read()]))")
+      iex> {:ok, result} = Py.run_script(path, ["--size", 3], stdin: "text", json: true)
+      iex> result
+      %{status: 0, stdout: ~s([["--size", "3"], "text"]\n), stderr: "", json: [["--size", "3"], "text"]}
+
+  Any other end is an error, whose `object` is the same map, with what was printed so far:
+
+    * `:crashed`: a status other than 0 or a signal (`exit` is `{:code, n}` or `{:signal, n}`; the message ends with the
+      last lines of stderr), or more output than `max_output:`. With `json: true`, `object.json` is what stdout holds if
+      that is JSON, else `nil`. `object.status` is `nil` after a signal.
+    * `:timeout`: the script was killed.
+    * `:decode`: `json: true`, and stdout is no JSON or holds what Elixir cannot (a lone surrogate).
+    * `:not_available`: there is no such script, directory or Python. Nothing was started.
+
+  Nothing that a script starts outlives it: when it ends, at its timeout, and when the caller or the node dies, even by
+  `kill -9`, all processes below it are killed, daemons too. They are gone when this function returns. What Python has
+  not flushed by then is lost: `env: %{"PYTHONUNBUFFERED" => "1"}` has it write at once.
+
+  ## Options
+
+  #{Options.docs(:script)}
+  """
+  @spec run_script(Path.t(), [String.t() | number | atom], keyword) ::
+          {:ok, Script.result()} | {:error, Error.t()}
+  def run_script(path, argv \\ [], options \\ []), do: Script.run(path, argv, options)
+
+  @doc """
   A binary that becomes Python `bytes`; a bare binary becomes `str`.
 
       iex> Py.call(:builtins, :len, [Py.bytes(<<255, 0>>)])
@@ -284,6 +317,15 @@ defmodule Py do
   """
   @spec reload!(target, keyword) :: :ok
   def reload!(module, options \\ []), do: value!(reload(module, options))
+
+  @doc """
+  Like `run_script/3`, but returns the result or raises `Py.Error`.
+
+      iex> Py.run_script!("no_such_script.py", [], cd: "/")
+      ** (Py.Error) not available: there is no script #{Path.expand("no_such_script.py")}
+  """
+  @spec run_script!(Path.t(), [String.t() | number | atom], keyword) :: Script.result()
+  def run_script!(path, argv \\ [], options \\ []), do: value!(run_script(path, argv, options))
 
   @doc ~S'''
   Python source that knows its place, so that tracebacks point into the Elixir file. Nothing in it is interpolated.
