@@ -201,35 +201,23 @@ defmodule Py do
   end
 
   @doc """
-  Runs a Python program in an operating system process of its own, to its end, as `python path argv...` would.
+  Runs a Python program to its end, in a process of its own, as `python path argv...` would; it needs no pool.
 
-  It needs no pool and no libpython. The path is expanded from the current directory of the node, whatever `cd:` is;
-  arguments are strings, numbers and atoms. stdout and stderr are kept apart, as the bytes that they are.
+  The path is expanded from the current directory of the node, whatever `cd:` is; arguments are strings, numbers and
+  atoms.
 
       iex> path = Path.join(System.tmp_dir!(), "py_run_script.py")
-      iex> File.write!(path, "import json, sys; print(json.dumps([sys.argv[1:], sys.stdin.read()]))")
-      iex> {:ok, result} = Py.run_script(path, ["--size", 3], stdin: "text", json: true)
-      iex> result
-      %{status: 0, stdout: ~s([["--size", "3"], "text"]\n), stderr: "", json: [["--size", "3"], "text"]}
+      iex> File.write!(path, "import json, sys; json.dump([sys.argv[1:], sys.stdin.read()], sys.stdout)")
+      iex> Py.run_script!(path, ["--size", 3], stdin: "text", json: true)
+      %{status: 0, stdout: ~s([["--size", "3"], "text"]), stderr: "", json: [["--size", "3"], "text"]}
 
-  Any other end is an error, whose `object` is the same map, with what was printed so far:
-
-    * `:crashed`: a status other than 0 or a signal (`exit` is `{:code, n}` or `{:signal, n}`; the message ends with the
-      last lines of stderr), or more output than `max_output:`. With `json: true`, `object.json` is what stdout holds if
-      that is JSON, else `nil`. `object.status` is `nil` after a signal.
-    * `:timeout`: the script was killed.
-    * `:decode`: `json: true`, and stdout is no JSON or holds what Elixir cannot (a lone surrogate).
-    * `:not_available`: there is no such script, directory or Python. Nothing was started.
-
-  Nothing that a script starts outlives it: when it ends, at its timeout, and when the caller or the node dies, even by
-  `kill -9`, all processes below it are killed, daemons too. They are gone when this function returns. What Python has
-  not flushed by then is lost: `env: %{"PYTHONUNBUFFERED" => "1"}` has it write at once.
+  Any other end is an error whose `object` is the same map: see `Py.Script`. Nothing that a script starts outlives it.
 
   ## Options
 
   #{Options.docs(:script)}
   """
-  @spec run_script(Path.t(), [String.t() | number | atom], keyword) ::
+  @spec run_script(Path.t(), [Script.argument()], keyword) ::
           {:ok, Script.result()} | {:error, Error.t()}
   def run_script(path, argv \\ [], options \\ []), do: Script.run(path, argv, options)
 
@@ -321,10 +309,10 @@ defmodule Py do
   @doc """
   Like `run_script/3`, but returns the result or raises `Py.Error`.
 
-      iex> Py.run_script!("no_such_script.py", [], cd: "/")
-      ** (Py.Error) not available: there is no script #{Path.expand("no_such_script.py")}
+      iex> Py.run_script!("/no/such/script.py")
+      ** (Py.Error) not available: there is no script /no/such/script.py
   """
-  @spec run_script!(Path.t(), [String.t() | number | atom], keyword) :: Script.result()
+  @spec run_script!(Path.t(), [Script.argument()], keyword) :: Script.result()
   def run_script!(path, argv \\ [], options \\ []), do: value!(run_script(path, argv, options))
 
   @doc ~S'''

@@ -123,7 +123,8 @@ defmodule Py.Options do
     max_output: [
       type: :bytes,
       default: 67_108_864,
-      doc: "bytes that the script may print on stdout, and as many on stderr; beyond it it is killed"
+      doc:
+        "bytes that the script may print on stdout, and as many on stderr; beyond it it is killed"
     ]
   ]
 
@@ -282,7 +283,9 @@ defmodule Py.Options do
   defp variable?({name, value}) when (is_atom(name) or is_binary(name)) and is_binary(value) do
     name = to_string(name)
     texts? = String.valid?(name) and String.valid?(value)
-    texts? and name != "" and not (name =~ ~r/[=\0]/) and not String.contains?(value, <<0>>)
+
+    texts? and name != "" and not String.contains?(name, ["=", <<0>>]) and
+      not String.contains?(value, <<0>>)
   end
 
   defp variable?(_other), do: false

@@ -1,7 +1,36 @@
 defmodule Py.Script do
-  @moduledoc false
+  @moduledoc """
+  What becomes of a program that `Py.run_script/3` runs.
 
-  # `Py.run_script`: checks, runs, and says in Elixir's terms what came of it.
+  It is run by the Python that `Py.Python.find/2` finds, which needs no shared library, as a process of its own: with
+  its own `sys.argv`, `__main__` and tracebacks, its own session, and nothing of the node but its environment variables.
+
+  ## Results
+
+  A script that ends with status 0 has `{:ok, %{status: 0, stdout: binary, stderr: binary, json: term}}`. The two
+  outputs are kept apart and are the bytes that were printed. With `json: true`, `json` is stdout decoded by Python's
+  `json`, in the terms of the type table (maps with strings as keys, `nil`, integers of any size, `:nan`); else `nil`.
+  Any other end is a `Py.Error`; where the script was started, its `object` is the same map, with what was printed:
+
+    * `:crashed`: a status other than 0, or a signal. `exit` is `{:code, n}` or `{:signal, n}`, the message ends with
+      the last lines of stderr, `object.status` is `nil` after a signal, and with `json: true` `object.json` is what
+      stdout holds if that is JSON. Also when the script printed more than `max_output:`: then it was killed, and `exit`
+      is `{:signal, 9}`.
+    * `:timeout`: it was killed. What Python has not flushed by then is lost; `env: %{"PYTHONUNBUFFERED" => "1"}` has it
+      write at once.
+    * `:decode`: with `json: true`, when stdout is no JSON, is nested more deeply than Python's `json` can take, or holds
+      a string that is no text (a lone surrogate).
+    * `:not_available`: there is no such script, directory or Python. Nothing was started.
+
+  ## The end of a script
+
+  Nothing that a script starts outlives it. When it ends, at its timeout, when the caller dies and when the node does,
+  even by `kill -9`, every process below it is killed with SIGKILL, whatever session it made for itself; when
+  `Py.run_script/3` returns they are gone. What a process left behind holds in the pipes is still delivered.
+
+  That is the work of a small program between the node and the script (`py_launcher`); killed itself, it takes only
+  the script along. Programs that become another user (`sudo`) cannot be killed.
+  """
 
   alias Py.{Build, Error, Options, Python}
   alias Py.Script.Runner
@@ -11,6 +40,9 @@ defmodule Py.Script do
 
   # Of stderr, an error's message holds the end.
   @last_words 2_000
+
+  @typedoc "What `to_string/1` makes of it, at most 131071 bytes without NUL. `nil` is none."
+  @type argument :: String.t() | number | atom
 
   @type result :: %{
           status: non_neg_integer | nil,
@@ -22,7 +54,8 @@ defmodule Py.Script do
   # MAX_ARG_STRLEN of Linux, which ends with a NUL byte.
   @longest_argument 131_071
 
-  @spec run(Path.t(), list, keyword) :: {:ok, result} | {:error, Error.t()}
+  @doc false
+  @spec run(Path.t(), [argument], keyword) :: {:ok, result} | {:error, Error.t()}
   def run(path, argv, options) do
     argv = argv!(argv, options)
     options = Options.check!(options, :script, @who)
@@ -101,7 +134,9 @@ defmodule Py.Script do
   defp folder?(nil), do: :ok
 
   defp folder?(path) do
-    if File.dir?(path), do: :ok, else: unavailable("the cd: option is #{path}, which is no directory")
+    if File.dir?(path),
+      do: :ok,
+      else: unavailable("the cd: option is #{path}, which is no directory")
   end
 
   defp available({:error, message}), do: unavailable(message)
@@ -116,10 +151,17 @@ defmodule Py.Script do
     result = %{status: nil, stdout: stdout, stderr: stderr, json: nil}
 
     case outcome do
-      {:exited, 0} -> succeeded(%{result | status: 0}, job, options)
-      {:exited, code} -> failed({:code, code}, with_json(%{result | status: code}, job, options), job)
-      {:signaled, signal} -> failed({:signal, signal}, with_json(result, job, options), job)
-      other -> {:error, stopped(other, result, job, options)}
+      {:exited, 0} ->
+        succeeded(%{result | status: 0}, job, options)
+
+      {:exited, code} ->
+        failed({:code, code}, with_json(%{result | status: code}, job, options), job)
+
+      {:signaled, signal} ->
+        failed({:signal, signal}, with_json(result, job, options), job)
+
+      other ->
+        {:error, stopped(other, result, job, options)}
     end
   end
 
@@ -160,15 +202,25 @@ defmodule Py.Script do
 
     case Runner.run(decoding, Build.launcher_file()) do
       # No `:safe`: our own program wrote it, and knows three atoms for numbers that nobody here may have used yet.
-      {{:exited, 0}, term, _stderr} -> :erlang.binary_to_term(term)
-      {:timeout, _stdout, _stderr} -> :timeout
-      {outcome, _stdout, stderr} -> {:error, "its decoder failed (#{inspect(outcome)})#{last_words(stderr)}"}
+      {{:exited, 0}, term, _stderr} ->
+        :erlang.binary_to_term(term)
+
+      {:timeout, _stdout, _stderr} ->
+        :timeout
+
+      {outcome, _stdout, stderr} ->
+        {:error, "its decoder failed (#{inspect(outcome)})#{last_words(stderr)}"}
     end
   end
 
   defp no_json(reason, result, job) do
     start = binary_part(result.stdout, 0, min(byte_size(result.stdout), 60))
-    error(:decode, "stdout of #{name(job)} is no JSON: #{reason}; it begins with #{inspect(start)}", result)
+
+    error(
+      :decode,
+      "stdout of #{name(job)} is no JSON: #{reason}; it begins with #{inspect(start)}",
+      result
+    )
   end
 
   defp failed(exit, result, job) do
@@ -202,7 +254,9 @@ defmodule Py.Script do
     if words == "", do: "", else: ":\n" <> words
   end
 
-  defp printable(<<char::utf8, rest::binary>>, done), do: printable(rest, <<done::binary, char::utf8>>)
+  defp printable(<<char::utf8, rest::binary>>, done),
+    do: printable(rest, <<done::binary, char::utf8>>)
+
   defp printable(<<_byte, rest::binary>>, done), do: printable(rest, done <> "\uFFFD")
   defp printable("", done), do: done
 end

@@ -59,7 +59,15 @@ defmodule Py.Script.Runner do
   defp supervise(job, launcher, caller) do
     Process.flag(:trap_exit, true)
     Process.monitor(caller)
-    state = %{port: nil, stdin: job.stdin, stdout: [], stderr: [], deadline: job.deadline, stopped: nil}
+
+    state = %{
+      port: nil,
+      stdin: job.stdin,
+      stdout: [],
+      stderr: [],
+      deadline: job.deadline,
+      stopped: nil
+    }
 
     case open(job, launcher) do
       {:ok, port} -> loop(%{state | port: port})
@@ -101,11 +109,20 @@ defmodule Py.Script.Runner do
 
   defp loop(%{port: port} = state) do
     receive do
-      {^port, {:data, <<kind, data::binary>>}} -> packet(kind, data, state)
-      {^port, {:exit_status, @too_long}} -> lost("got more arguments and variables than fit", state)
-      {^port, {:exit_status, status}} -> lost("ended with status #{status}", state)
-      {:EXIT, ^port, reason} -> lost("was closed (#{inspect(reason)})", state)
-      {:DOWN, _ref, :process, _caller, _reason} -> exit(:normal)
+      {^port, {:data, <<kind, data::binary>>}} ->
+        packet(kind, data, state)
+
+      {^port, {:exit_status, @too_long}} ->
+        lost("got more arguments and variables than fit", state)
+
+      {^port, {:exit_status, status}} ->
+        lost("ended with status #{status}", state)
+
+      {:EXIT, ^port, reason} ->
+        lost("was closed (#{inspect(reason)})", state)
+
+      {:DOWN, _ref, :process, _caller, _reason} ->
+        exit(:normal)
     after
       left(state.deadline) -> expired(state)
     end
@@ -120,8 +137,8 @@ defmodule Py.Script.Runner do
   defp packet(@not_started, reason, state),
     do: finish({:failed, "it cannot be started: #{reason}"}, state)
 
-  defp packet(@too_much, <<@stdout>>, state), do: loop(%{state | stopped: {:too_much, :stdout}})
-  defp packet(@too_much, <<@stderr>>, state), do: loop(%{state | stopped: {:too_much, :stderr}})
+  defp packet(@too_much, <<@stdout>>, state), do: loop(stop({:too_much, :stdout}, state))
+  defp packet(@too_much, <<@stderr>>, state), do: loop(stop({:too_much, :stderr}, state))
 
   defp feed(%{stdin: <<chunk::binary-size(@chunk), rest::binary>>} = state) do
     command(state, [@stdin, chunk])
@@ -144,10 +161,14 @@ defmodule Py.Script.Runner do
   # The launcher kills, tells what was printed until then, and says when all are gone.
   defp expired(%{stopped: nil} = state) do
     command(state, [@kill])
-    loop(%{state | stopped: :timeout, deadline: now() + @grace})
+    loop(stop(:timeout, state))
   end
 
   defp expired(state), do: finish({:failed, "it does not end"}, state)
+
+  # It is being killed, and the first reason is the one.
+  defp stop(_reason, %{stopped: stopped} = state) when stopped != nil, do: state
+  defp stop(reason, state), do: %{state | stopped: reason, deadline: now() + @grace}
 
   defp lost(what, state), do: finish({:failed, "the launcher #{what}"}, state)
 
