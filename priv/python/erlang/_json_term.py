@@ -1,7 +1,8 @@
-"""Decodes JSON for `Py.run_script`: JSON on stdin, `{ok, Term}` or `{error, Text}` on stdout, as an external term.
+"""Decodes JSON for `Py.run_script`: JSON on stdin; `{ok, Term}` or `{error, Text}`, as an
+external term, on stdout.
 
-A program of its own, which the Python of the script runs when the script has ended: what JSON means is what Python's
-`json` makes of it, and a script sees nothing of it.
+A program of its own, which the Python of the script runs when the script has ended: what JSON
+means is what Python's `json` makes of it, and a script sees nothing of it.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ WRITERS: dict[type, Callable[[Any, bytearray, list[object]], None]] = {
 
 
 def term(value: object) -> bytearray:
-    """The term without its version. A list of what is still to write takes the place of recursion."""
+    """The term without its version; a list of what is still to write stands for recursion."""
     out = bytearray()
     todo = [value]
     while todo:
@@ -110,7 +111,7 @@ def decode(source: bytes) -> tuple[str, bytearray]:
     try:
         return "ok", term(json.loads(source))
     except UnicodeEncodeError as error:
-        reason = f"a string with a lone surrogate is not text: {ascii(error.object[:60])}"
+        reason = f"a string with a lone surrogate is not text: {error.object[:60]!a}"
     except RecursionError:
         reason = "it is nested too deeply for Python's json"
     except MemoryError:
