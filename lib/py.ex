@@ -203,15 +203,15 @@ defmodule Py do
   @doc """
   Runs a Python program to its end, in a process of its own, as `python path argv...` would; it needs no pool.
 
-  The path is expanded from the current directory of the node, whatever `cd:` is; arguments are strings, numbers and
-  atoms.
+  The path is expanded from the node's current directory, whatever `cd:` is; arguments are strings, numbers and atoms.
 
       iex> path = Path.join(System.tmp_dir!(), "py_run_script.py")
       iex> File.write!(path, "import json, sys; json.dump([sys.argv[1:], sys.stdin.read()], sys.stdout)")
       iex> Py.run_script!(path, ["--size", 3], stdin: "text", json: true)
       %{status: 0, stdout: ~s([["--size", "3"], "text"]), stderr: "", json: [["--size", "3"], "text"]}
 
-  Any other end is an error whose `object` is the same map: see `Py.Script`. Nothing that a script starts outlives it.
+  That is for status 0. Any other end is an error whose `object` is the same map: see `Py.Script`. Nothing that a script
+  starts outlives it.
 
   ## Options
 
