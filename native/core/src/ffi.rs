@@ -128,6 +128,9 @@ pub fn utf8<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>
     text.cast_into::<PyString>().map_err(PyErr::from)
 }
 
+/// So many arguments are passed without asking for memory.
+pub const FEW: usize = 6;
+
 /// Calls with positional arguments, followed by the values of the keyword arguments `names`.
 pub fn vectorcall<'py>(
     callable: &Bound<'py, PyAny>,
@@ -137,19 +140,23 @@ pub fn vectorcall<'py>(
     let named = names.map_or(0, |names| names.len());
     let positional = arguments.len().checked_sub(named).expect("a value for each name");
     let names = names.map_or(ptr::null_mut(), |names| names.as_ptr());
-    // `Bound` is a pointer with a lifetime, but does not promise to be one.
-    let mut few = [ptr::null_mut(); 6];
-    let many: Vec<_>;
-    let pointers = if arguments.len() <= few.len() {
-        few.iter_mut().zip(arguments).for_each(|(place, argument)| *place = argument.as_ptr());
-        &few[..]
+    // `Bound` is a pointer with a lifetime, but does not promise to be one. The place in front is for a
+    // method to put its object.
+    let mut few = [ptr::null_mut(); 1 + FEW];
+    let mut many: Vec<_>;
+    let places = if arguments.len() <= FEW {
+        &mut few[..]
     } else {
-        many = arguments.iter().map(Bound::as_ptr).collect();
-        &many[..]
+        many = vec![ptr::null_mut(); 1 + arguments.len()];
+        &mut many[..]
     };
-    // SAFETY: attached; the arguments live in `arguments`, whose last `named` belong to `names`.
+    places[1..].iter_mut().zip(arguments).for_each(|(place, argument)| *place = argument.as_ptr());
+    // SAFETY: attached; the arguments live in `arguments`, whose last `named` belong to `names`, and
+    // there is a place in front of them, as the flag says.
     unsafe {
-        let result = ffi::PyObject_Vectorcall(callable.as_ptr(), pointers.as_ptr(), positional, names);
+        let first = places.as_mut_ptr().add(1);
+        let count = positional | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
+        let result = ffi::PyObject_Vectorcall(callable.as_ptr(), first.cast_const(), count, names);
         Bound::from_owned_ptr_or_err(callable.py(), result)
     }
 }

@@ -3,6 +3,7 @@
 use pyo3::exceptions::{PyModuleNotFoundError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
+use smallvec::SmallVec;
 
 use crate::ffi;
 use crate::interpreter::Interpreter;
@@ -26,11 +27,14 @@ pub enum Request<'py> {
     },
 }
 
+/// Most calls have few arguments: these take no memory of their own.
+pub type Arguments<'py> = SmallVec<[Bound<'py, PyAny>; ffi::FEW]>;
+
 pub struct Call<'py> {
     pub target: Bound<'py, PyString>,
     pub name: Bound<'py, PyString>,
     /// Positional ones, then the values of `keywords`.
-    pub arguments: Vec<Bound<'py, PyAny>>,
+    pub arguments: Arguments<'py>,
     pub keywords: Option<Bound<'py, PyTuple>>,
 }
 

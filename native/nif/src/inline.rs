@@ -12,7 +12,7 @@ use rustler::{Encoder, Env, Term};
 
 use crate::ffi::Builder;
 use crate::reply::push_result;
-use crate::tape;
+use crate::tape::{self, Tape};
 use crate::work::{self, Call, GroupLeader};
 
 pub struct Here<'a, 'p> {
@@ -21,6 +21,8 @@ pub struct Here<'a, 'p> {
     pub leader: Term<'a>,
     pub verb: Verb,
     pub request: Term<'a>,
+    /// The request, where it is small: taken out of its terms before anybody waits for Python.
+    pub tape: Option<Tape>,
     pub timeout: Option<Duration>,
     /// The result, or the tag of the message that brings it.
     pub result: Option<Term<'a>>,
@@ -46,7 +48,10 @@ impl Inline for Here<'_, '_> {
     }
 
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault> {
-        convert::request(py, interpreter, self.verb, &mut work::reader(self.request))
+        match &self.tape {
+            Some(tape) => convert::request(py, interpreter, self.verb, &mut tape.play()),
+            None => convert::request(py, interpreter, self.verb, &mut work::reader(self.request)),
+        }
     }
 
     fn leader(&self) -> Leader {

@@ -226,17 +226,18 @@ fn submit<'a>(
 #[rustler::nif]
 fn run_inline<'a>(
     env: Env<'a>,
-    pool: ResourceArc<PoolResource>,
+    pool: &'a PoolResource,
     leader: Term<'a>,
     request: Term<'a>,
     timeout: Term<'a>,
 ) -> NifResult<Term<'a>> {
     let verb = work::verb(request).ok_or(Error::BadArg)?;
-    if terms::is_large(request) {
+    let tape = work::small(verb, request);
+    if tape.is_none() && terms::is_large(request) {
         return Ok(atoms::large().encode(env));
     }
     let timeout = duration(timeout)?;
-    let mut here = Here { env, pool: &pool.0, leader, verb, request, timeout, result: None };
+    let mut here = Here { env, pool: &pool.0, leader, verb, request, tape, timeout, result: None };
     let ran = ffi::on_behalf_of(env, || pool.0.inline(timeout, &mut here));
     let result = here.result;
     Ok(match (ran, result) {

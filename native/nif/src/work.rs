@@ -37,8 +37,7 @@ impl Call {
         verb: Verb,
         request: Term<'_>,
     ) -> Option<Self> {
-        let tape = Tape::record(verb, parts(request)?, &tape::SMALL)?;
-        Some(Call::new(caller, tag, leader, Record::Tape(tape)))
+        Some(Call::new(caller, tag, leader, Record::Tape(small(verb, request)?)))
     }
 
     /// Any request; what is beyond the limits is copied as terms.
@@ -121,6 +120,11 @@ fn parts(request: Term<'_>) -> Option<Elements<'_>> {
     let mut elements = Elements::of(request)?;
     elements.next()?;
     Some(elements)
+}
+
+/// The parts of a small request; None where it is not.
+pub fn small(verb: Verb, request: Term<'_>) -> Option<Tape> {
+    Tape::record(verb, parts(request)?, &tape::SMALL)
 }
 
 pub fn reader(request: Term<'_>) -> TermReader<'_> {

@@ -4,6 +4,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString, PyTuple};
 use super::{MAX_DEPTH, Read, Refusal, Token};
 use crate::ffi::{self, CollectorPause, Sequence};
 use crate::interpreter::Interpreter;
+use crate::request::Arguments;
 
 type Converted<'py> = Result<Bound<'py, PyAny>, Refusal>;
 
@@ -54,7 +55,7 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
     }
 
     /// Converts a list into positional arguments.
-    pub fn arguments(&mut self) -> Result<Vec<Bound<'py, PyAny>>, Refusal> {
+    pub fn arguments(&mut self) -> Result<Arguments<'py>, Refusal> {
         let Token::List(len) = self.reader.next() else {
             return Err(Refusal::new("expected a proper list of arguments"));
         };
@@ -66,7 +67,7 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
     /// the same order.
     pub fn keywords(
         &mut self,
-        values: &mut Vec<Bound<'py, PyAny>>,
+        values: &mut Arguments<'py>,
     ) -> Result<Option<Bound<'py, PyTuple>>, Refusal> {
         let (len, pairs) = match self.reader.next() {
             Token::List(len) => (len, true),
