@@ -179,6 +179,42 @@ pub fn imported<'py>(name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
     }
 }
 
+/// Whether this is a module as the import system makes them, and nothing derived from that.
+pub fn is_plain_module(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: only compares the object's type.
+    unsafe { ffi::PyModule_CheckExact(object.as_ptr()) != 0 }
+}
+
+/// Whether the module is the one that is imported under this name.
+pub fn is_imported_as(name: &Bound<'_, PyString>, module: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: attached; what comes back is borrowed, and only compared.
+    unsafe {
+        let modules = ffi::PyImport_GetModuleDict();
+        if ffi::PyDict_CheckExact(modules) == 0 {
+            return false;
+        }
+        let found = ffi::PyDict_GetItemWithError(modules, name.as_ptr());
+        if found.is_null() {
+            ffi::PyErr_Clear();
+        }
+        found == module.as_ptr()
+    }
+}
+
+/// What a plain module has under a name in its namespace.
+pub fn global<'py>(module: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: attached; a module's dict lives as long as the module, and what comes back is borrowed
+    // from it, or null with an exception only if comparing fails; nothing runs before it is owned.
+    unsafe {
+        let found = ffi::PyDict_GetItemWithError(ffi::PyModule_GetDict(module.as_ptr()), name.as_ptr());
+        if found.is_null() {
+            ffi::PyErr_Clear();
+            return None;
+        }
+        Some(Bound::from_borrowed_ptr(name.py(), found))
+    }
+}
+
 /// True for the objects that `async def` functions return.
 pub fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
     // SAFETY: only compares the object's type.

@@ -16,6 +16,7 @@ mod natives;
 mod pool;
 mod queue;
 mod request;
+mod routes;
 mod runner;
 mod scheduler;
 mod ticket;

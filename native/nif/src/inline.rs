@@ -12,7 +12,7 @@ use rustler::{Encoder, Env, Term};
 
 use crate::ffi::Builder;
 use crate::reply::push_result;
-use crate::tape::{self, Tape};
+use crate::tape::{self, Draft};
 use crate::work::{self, Call, GroupLeader};
 
 pub struct Here<'a, 'p> {
@@ -22,7 +22,7 @@ pub struct Here<'a, 'p> {
     pub verb: Verb,
     pub request: Term<'a>,
     /// The request, where it is small: taken out of its terms before anybody waits for Python.
-    pub tape: Option<Tape>,
+    pub draft: Option<Draft>,
     pub timeout: Option<Duration>,
     /// The result, or the tag of the message that brings it.
     pub result: Option<Term<'a>>,
@@ -48,8 +48,8 @@ impl Inline for Here<'_, '_> {
     }
 
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault> {
-        match &self.tape {
-            Some(tape) => convert::request(py, interpreter, self.verb, &mut tape.play()),
+        match &self.draft {
+            Some(draft) => convert::request(py, interpreter, self.verb, &mut draft.play()),
             None => convert::request(py, interpreter, self.verb, &mut work::reader(self.request)),
         }
     }

@@ -232,12 +232,12 @@ fn run_inline<'a>(
     timeout: Term<'a>,
 ) -> NifResult<Term<'a>> {
     let verb = work::verb(request).ok_or(Error::BadArg)?;
-    let tape = work::small(verb, request);
-    if tape.is_none() && terms::is_large(request) {
+    let draft = work::draft(request);
+    if draft.is_none() && terms::is_large(request) {
         return Ok(atoms::large().encode(env));
     }
     let timeout = duration(timeout)?;
-    let mut here = Here { env, pool: &pool.0, leader, verb, request, tape, timeout, result: None };
+    let mut here = Here { env, pool: &pool.0, leader, verb, request, draft, timeout, result: None };
     let ran = ffi::on_behalf_of(env, || pool.0.inline(timeout, &mut here));
     let result = here.result;
     Ok(match (ran, result) {

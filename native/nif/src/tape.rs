@@ -63,17 +63,14 @@ thread_local! {
 impl Tape {
     /// None where the request is beyond the limits, or nests deeply.
     pub fn record(verb: Verb, parts: Elements<'_>, limits: &Limits) -> Option<Self> {
-        SCRATCH.with_borrow_mut(|bytes| {
-            bytes.clear();
-            Recorder { bytes, limits }.put_all(parts)?;
-            let is_small = bytes.len() <= MEDIUM.bytes;
-            let bytes = if is_small {
-                SmallVec::from_slice(bytes)
-            } else {
-                SmallVec::from_vec(std::mem::take(bytes))
-            };
-            Some(Tape { verb, bytes })
-        })
+        let mut draft = Draft::record(parts, limits)?;
+        let is_small = draft.0.len() <= MEDIUM.bytes;
+        let bytes = if is_small {
+            SmallVec::from_slice(&draft.0)
+        } else {
+            SmallVec::from_vec(std::mem::take(&mut draft.0))
+        };
+        Some(Tape { verb, bytes })
     }
 
     pub fn verb(&self) -> Verb {
@@ -82,6 +79,29 @@ impl Tape {
 
     pub fn play(&self) -> Player<'_> {
         Player { rest: &self.bytes }
+    }
+}
+
+/// What is played on the thread that recorded it: the thread has one, and gets it back.
+pub struct Draft(Vec<u8>);
+
+impl Draft {
+    /// None where the request is beyond the limits, or nests deeply.
+    pub fn record(parts: Elements<'_>, limits: &Limits) -> Option<Self> {
+        let mut draft = Draft(SCRATCH.take());
+        draft.0.clear();
+        Recorder { bytes: &mut draft.0, limits }.put_all(parts)?;
+        Some(draft)
+    }
+
+    pub fn play(&self) -> Player<'_> {
+        Player { rest: &self.0 }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        SCRATCH.set(std::mem::take(&mut self.0));
     }
 }
 

@@ -12,7 +12,7 @@ use rustler::{LocalPid, Term};
 use crate::atoms;
 use crate::ffi::{self, Elements, Letter};
 use crate::reply::Caller;
-use crate::tape::{self, Limits, Tape};
+use crate::tape::{self, Draft, Limits, Tape};
 use crate::terms::{TermReader, etf};
 
 /// A request of a process.
@@ -37,7 +37,7 @@ impl Call {
         verb: Verb,
         request: Term<'_>,
     ) -> Option<Self> {
-        Some(Call::new(caller, tag, leader, Record::Tape(small(verb, request)?)))
+        Some(Call::new(caller, tag, leader, Record::Tape(Tape::record(verb, parts(request)?, &tape::SMALL)?)))
     }
 
     /// Any request; what is beyond the limits is copied as terms.
@@ -123,8 +123,8 @@ fn parts(request: Term<'_>) -> Option<Elements<'_>> {
 }
 
 /// The parts of a small request; None where it is not.
-pub fn small(verb: Verb, request: Term<'_>) -> Option<Tape> {
-    Tape::record(verb, parts(request)?, &tape::SMALL)
+pub fn draft(request: Term<'_>) -> Option<Draft> {
+    Draft::record(parts(request)?, &tape::SMALL)
 }
 
 pub fn reader(request: Term<'_>) -> TermReader<'_> {
