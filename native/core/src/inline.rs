@@ -159,6 +159,7 @@ pub fn run(
     interpreter: &'static Interpreter,
     pool: usize,
     timeout: Option<Duration>,
+    count: &AtomicU64,
     call: &mut impl Inline,
 ) -> Result<Ran, Closed> {
     interpreter.gate.let_in(|| call.function())?;
@@ -172,6 +173,8 @@ pub fn run(
             })
         })
     });
+    // Nobody else is inside to add to it.
+    count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     interpreter.gate.let_out();
     let time = begin.elapsed();
     if time >= OVERRUN {
