@@ -10,10 +10,11 @@ use pyo3::prelude::*;
 
 use crate::convert;
 use crate::ffi::{self, ThreadId};
-use crate::gate::{Closed, OVERRUN};
+use crate::gate::Closed;
 use crate::interpreter::Interpreter;
 use crate::request::Request;
 use crate::runner;
+use crate::stopwatch::{Stopwatch, Took};
 use crate::ticket::Ticket;
 use crate::wire::{Fault, Kind, Leader, Outcome};
 
@@ -41,8 +42,7 @@ pub trait Inline {
 /// How a call went that ran inline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ran {
-    /// It was answered in this time.
-    Answered(Duration),
+    Answered(Took),
     /// The answer comes later.
     Deferred,
 }
@@ -163,8 +163,8 @@ pub fn run(
     call: &mut impl Inline,
 ) -> Result<Ran, Closed> {
     interpreter.gate.let_in(|| call.function())?;
-    let begin = Instant::now();
-    let deadline = begin + timeout.map_or(LONGEST, |timeout| timeout.min(LONGEST));
+    let stopwatch = Stopwatch::start(&interpreter.scheduler);
+    let deadline = stopwatch.started() + timeout.map_or(LONGEST, |timeout| timeout.min(LONGEST));
     let ran = ffi::on_large_stack(|| {
         Python::attach(|py| {
             GUEST.with_borrow_mut(|guest| {
@@ -174,14 +174,14 @@ pub fn run(
         })
     });
     // Nobody else is inside to add to it.
-    count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    count.store(count.load(Ordering::Relaxed) + u64::from(ran.is_some()), Ordering::Relaxed);
     interpreter.gate.let_out();
-    let time = begin.elapsed();
-    if time >= OVERRUN {
+    let took = stopwatch.stop(&interpreter.scheduler);
+    if let Took::TooLong(time) = took {
         interpreter.gate.overran(call.function(), call.subject(), time);
     }
     match ran {
-        Some(true) => Ok(Ran::Answered(time)),
+        Some(true) => Ok(Ran::Answered(took)),
         Some(false) => Ok(Ran::Deferred),
         None => Err(Closed::Unsupported),
     }
@@ -217,7 +217,6 @@ impl Guest {
         call: &mut impl Inline,
     ) -> bool {
         self.visit.begin(deadline);
-        interpreter.scheduler.rouse_watch();
         let answered = catch_unwind(AssertUnwindSafe(|| self.answer(py, interpreter, pool, call)));
         let was_interrupted = self.visit.end(py);
         if interpreter.gate.has_new_threads() {

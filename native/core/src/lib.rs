@@ -19,12 +19,14 @@ mod request;
 mod routes;
 mod runner;
 mod scheduler;
+mod stopwatch;
 mod ticket;
 mod watch;
 pub mod wire;
 
 pub use ffi::{LocalKey, reset_signals_in_forked_children};
-pub use gate::{Closed, OVERRUN};
+pub use gate::Closed;
+pub use stopwatch::Took;
 pub use inline::{Inline, Ran};
 pub use interpreter::Interpreter;
 pub use pool::{Limits, Pool, PoolInfo, Refusal, Running};

@@ -15,7 +15,7 @@ const BLOCKED: Duration = Duration::from_millis(1);
 /// A request that takes longer has its caller monitored, and its deadline watched.
 const PENDING: Duration = Duration::from_millis(10);
 
-const TICK: Duration = Duration::from_millis(1);
+pub const TICK: Duration = Duration::from_millis(1);
 
 /// Ticks between two looks at all that is pending.
 const SWEEP_EVERY: u32 = 5;
@@ -38,6 +38,7 @@ fn watch(interpreter: &'static Interpreter) {
             scheduler.sleep_watch(|| interpreter.visitors.are_inside());
         }
         std::thread::sleep(TICK);
+        scheduler.pass_tick();
         let now = Instant::now();
         scheduler.relieve(now, BLOCKED);
         if tick.is_multiple_of(SWEEP_EVERY) {

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use py_core::boot::{Facts, boot as boot_python};
-use py_core::{Cancel, Interpreter, Limits, Pool, Ran, Refusal, Ticket};
+use py_core::{Cancel, Interpreter, Limits, Pool, Ran, Refusal, Ticket, Took};
 use rustler::{Atom, Encoder, Env, Error, LocalPid, Monitor, NifMap, NifResult, Resource, ResourceArc, Term};
 
 use crate::ffi::Envelope;
@@ -241,28 +241,18 @@ fn run_inline<'a>(
     let ran = ffi::on_behalf_of(env, || pool.0.inline(timeout, &mut here));
     let result = here.result;
     Ok(match (ran, result) {
-        (Ok(Ran::Answered(time)), Some(result)) => {
-            charge(env, time);
-            if time < py_core::OVERRUN {
-                result
-            } else {
-                (atoms::overran(), result, time.as_nanos() as u64).encode(env)
+        (Ok(Ran::Answered(Took::Little)), Some(result)) => result,
+        (Ok(Ran::Answered(took)), Some(result)) => {
+            // A process may run for about a millisecond before others have their turn.
+            rustler::schedule::consume_timeslice(env, 100);
+            match took {
+                Took::TooLong(time) => (atoms::overran(), result, time.as_nanos() as u64).encode(env),
+                Took::Little | Took::ATick => result,
             }
         }
         (Ok(_), result) => (atoms::deferred(), result).encode(env),
         (Err(closed), _) => atoms::known(env, closed.name()).encode(env),
     })
-}
-
-/// Below this, a call costs a process what every NIF does.
-const FREE: Duration = Duration::from_micros(10);
-
-/// A process may run for about a millisecond before others have their turn.
-fn charge(env: Env<'_>, time: Duration) {
-    if time >= FREE {
-        let percent = (time.as_micros() / 10).clamp(1, 100);
-        rustler::schedule::consume_timeslice(env, percent as i32);
-    }
 }
 
 /// As `submit`, for what takes a scheduler too long to copy.
