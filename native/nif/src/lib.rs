@@ -22,6 +22,7 @@ use crate::ffi::Envelope;
 use crate::host::Node;
 use crate::inline::Here;
 use crate::reply::Caller;
+use crate::tape::Draft;
 use crate::work::{Call, GroupLeader, Question, Start};
 
 /// What is allocated on a scheduler is mostly freed on a thread of Python's, where the C library's
@@ -210,7 +211,7 @@ fn submit<'a>(
     timeout: Term<'a>,
     wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
-    let verb = work::verb(request).ok_or(Error::BadArg)?;
+    let (verb, _) = work::verb(request).ok_or(Error::BadArg)?;
     let timeout = duration(timeout)?;
     let call = match Call::small(env.pid(), tag, leader, verb, request) {
         Some(call) => call,
@@ -223,16 +224,11 @@ fn submit<'a>(
 /// Runs the request here where that is possible now, and returns its result; `{:overran, result,
 /// nanoseconds}` where that took too long, `{:deferred, tag}` where a message brings the result. Where
 /// it is not possible, the atom says why.
-#[rustler::nif]
-fn run_inline<'a>(
-    env: Env<'a>,
-    pool: &'a PoolResource,
-    leader: Term<'a>,
-    request: Term<'a>,
-    timeout: Term<'a>,
-) -> NifResult<Term<'a>> {
-    let verb = work::verb(request).ok_or(Error::BadArg)?;
-    let draft = work::draft(request);
+fn run_inline<'a>(env: Env<'a>, arguments: [Term<'a>; 4]) -> NifResult<Term<'a>> {
+    let [pool, leader, request, timeout] = arguments;
+    let pool: &PoolResource = pool.decode()?;
+    let (verb, parts) = work::verb(request).ok_or(Error::BadArg)?;
+    let draft = Draft::record(parts, &tape::SMALL);
     if draft.is_none() && terms::is_large(request) {
         return Ok(atoms::large().encode(env));
     }
@@ -266,7 +262,7 @@ fn submit_large<'a>(
     timeout: Term<'a>,
     wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
-    let verb = work::verb(request).ok_or(Error::BadArg)?;
+    let (verb, _) = work::verb(request).ok_or(Error::BadArg)?;
     let call = Call::any(env.pid(), tag, leader, verb, request, &tape::LARGE);
     accept(env, &pool, call, duration(timeout)?, wants_ticket)
 }

@@ -8,7 +8,7 @@ use rustler::{Binary, Term, TermType};
 use smallvec::SmallVec;
 
 use crate::atoms;
-use crate::ffi::{Elements, Entries};
+use crate::ffi::{self, Elements, Entries};
 use crate::terms::{self, BITSTRING, FUNCTION, IMPROPER, NOT_BINARY};
 
 /// What is recorded: longer texts are better shared with the caller than copied.
@@ -119,6 +119,9 @@ impl Recorder<'_> {
     }
 
     fn put(&mut self, term: Term<'_>, depth: usize) -> Option<()> {
+        if ffi::is_nil(term) {
+            return self.count(LIST, 0);
+        }
         match term.get_type() {
             TermType::Atom => self.word(ATOM, atoms::id(term)),
             TermType::Integer => match term.decode::<i64>() {
@@ -152,14 +155,14 @@ impl Recorder<'_> {
         self.count(LIST, 0)?;
         let place = self.bytes.len() - COUNT;
         let (mut rest, mut len) = (list, 0_u32);
-        while let Ok((head, tail)) = rest.list_get_cell() {
+        while !ffi::is_nil(rest) {
+            let Ok((head, tail)) = rest.list_get_cell() else {
+                self.bytes.truncate(begin);
+                return self.refuse(IMPROPER);
+            };
             self.put(head, depth)?;
             len = len.checked_add(1)?;
             rest = tail;
-        }
-        if !rest.is_empty_list() {
-            self.bytes.truncate(begin);
-            return self.refuse(IMPROPER);
         }
         self.bytes[place..][..COUNT].copy_from_slice(&len.to_ne_bytes());
         Some(())

@@ -12,7 +12,7 @@ use rustler::{LocalPid, Term};
 use crate::atoms;
 use crate::ffi::{self, Elements, Letter};
 use crate::reply::Caller;
-use crate::tape::{self, Draft, Limits, Tape};
+use crate::tape::{self, Limits, Tape};
 use crate::terms::{TermReader, etf};
 
 /// A request of a process.
@@ -102,7 +102,7 @@ impl Wire for Call {
 }
 
 /// What a request is, if it is one: its first element says it, the others are its parts.
-pub fn verb(request: Term<'_>) -> Option<Verb> {
+pub fn verb(request: Term<'_>) -> Option<(Verb, Elements<'_>)> {
     let mut elements = Elements::of(request)?;
     let (count, first) = (elements.len(), elements.next()?);
     let verbs = [
@@ -113,18 +113,13 @@ pub fn verb(request: Term<'_>) -> Option<Verb> {
         (atoms::reload(), 2, Verb::Reload),
     ];
     let verb = verbs.into_iter().find(|(name, arity, _)| *name == first && *arity == count)?;
-    Some(verb.2)
+    Some((verb.2, elements))
 }
 
 fn parts(request: Term<'_>) -> Option<Elements<'_>> {
     let mut elements = Elements::of(request)?;
     elements.next()?;
     Some(elements)
-}
-
-/// The parts of a small request; None where it is not.
-pub fn draft(request: Term<'_>) -> Option<Draft> {
-    Draft::record(parts(request)?, &tape::SMALL)
 }
 
 pub fn reader(request: Term<'_>) -> TermReader<'_> {
