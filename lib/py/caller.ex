@@ -15,7 +15,14 @@ defmodule Py.Caller do
   @spec run(request, map) :: result
   def run(request, %{inline: true, return: :value, on: name, timeout: timeout})
       when is_atom(name) do
-    with {:ok, pool, timeout} <- pool(name, timeout), do: perform_inline(pool, request, timeout)
+    case Pool.lookup(name) do
+      %Pool{} = pool ->
+        perform_inline(pool, request, timeout || pool.timeout)
+
+      _state ->
+        with {:ok, pool, timeout} <- pool(name, timeout),
+             do: perform_inline(pool, request, timeout)
+    end
   end
 
   def run(_request, %{return: :object}), do: {:error, no_objects()}

@@ -28,6 +28,9 @@ pub trait Inline {
 
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault>;
 
+    /// Whether this is where it prints.
+    fn has_leader(&self, leader: Leader) -> bool;
+
     fn leader(&self) -> Leader;
 
     fn leader_etf(&self) -> Vec<u8>;
@@ -239,8 +242,8 @@ impl Guest {
         pool: usize,
         call: &mut impl Inline,
     ) -> bool {
-        let leader = call.leader();
-        if leader == Leader::Remote || self.leader != Some(leader) {
+        if !self.leader.is_some_and(|leader| call.has_leader(leader)) {
+            let leader = call.leader();
             self.leader = interpreter.set_leader(py, &call.leader_etf()).is_ok().then_some(leader);
         }
         let request = match call.read(py, interpreter) {

@@ -4,13 +4,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use py_core::convert::{self, Read, Token, Verb};
+use py_core::convert::{self, Number, Read, Token, Verb};
 use py_core::wire::Leader;
 use py_core::{Fault, Inline, Interpreter, Outcome, Pool, Request, Ticket};
 use pyo3::prelude::*;
 use rustler::{Encoder, Env, Term};
 
-use crate::ffi::Builder;
+use crate::atoms;
+use crate::ffi::{self, Builder};
 use crate::reply::push_result;
 use crate::tape::{self, Draft};
 use crate::work::{self, Call, GroupLeader};
@@ -54,6 +55,11 @@ impl Inline for Here<'_, '_> {
         }
     }
 
+    fn has_leader(&self, leader: Leader) -> bool {
+        // The word of a pid of this node is that of nothing else.
+        matches!(leader, Leader::Local(word) if word == ffi::word(self.leader))
+    }
+
     fn leader(&self) -> Leader {
         GroupLeader::of(self.leader).leader()
     }
@@ -63,9 +69,16 @@ impl Inline for Here<'_, '_> {
     }
 
     fn send(&mut self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) {
-        let mut builder = Builder::here(self.env);
-        push_result(&mut builder, outcome, goes_on);
-        self.result = Some(builder.finish(self.env));
+        let number = if let Outcome::Value(_, value) = outcome { convert::number(value) } else { None };
+        self.result = Some(match number {
+            Some(Number::Int(int)) => (atoms::ok(), int).encode(self.env),
+            Some(Number::Float(float)) => (atoms::ok(), float).encode(self.env),
+            None => {
+                let mut builder = Builder::here(self.env);
+                push_result(&mut builder, outcome, goes_on);
+                builder.finish(self.env)
+            }
+        });
     }
 
     fn defer(&mut self) -> Arc<Ticket> {

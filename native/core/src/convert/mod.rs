@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use pyo3::Py;
 use pyo3::types::PyBytes;
 
-pub use from_python::{from_python, is_plain};
+pub use from_python::{Number, from_python, is_plain, number};
 pub use request::{Verb, request};
 
 use crate::wire::{Fault, Kind};
