@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PySystemError};
 use pyo3::ffi;
@@ -333,6 +334,34 @@ pub fn reset_signals_in_forked_children() {
     }
     // SAFETY: the handler calls nothing but async-signal-safe functions.
     unsafe { libc::pthread_atfork(None, None, Some(reset)) };
+}
+
+/// What the calling thread has had of the processor.
+#[derive(Clone, Copy)]
+pub struct Usage {
+    pub time: Duration,
+    /// How often it waited for something else than a processor.
+    pub waits: c_long,
+}
+
+impl Usage {
+    #[cfg(target_os = "linux")]
+    pub fn now() -> Option<Self> {
+        // SAFETY: a rusage is plain data, for which zeroes are valid, and it is only written to.
+        let usage = unsafe {
+            let mut usage = std::mem::zeroed::<libc::rusage>();
+            (libc::getrusage(libc::RUSAGE_THREAD, &mut usage) == 0).then_some(usage)?
+        };
+        let duration = |time: libc::timeval| {
+            Duration::new(time.tv_sec.unsigned_abs(), 0) + Duration::from_micros(time.tv_usec.unsigned_abs())
+        };
+        Some(Usage { time: duration(usage.ru_utime) + duration(usage.ru_stime), waits: usage.ru_nvcsw })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub fn now() -> Option<Self> {
+        None
+    }
 }
 
 /// The thread states of an interpreter.

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use crate::ffi::Usage;
 use crate::gate::OVERRUN;
 use crate::scheduler::Scheduler;
 use crate::watch::TICK;
@@ -30,6 +31,8 @@ pub struct Stopwatch {
 
 thread_local! {
     static LAST: Cell<Option<Stopwatch>> = const { Cell::new(None) };
+    /// As of when the last one read the clock.
+    static USAGE: Cell<Option<Usage>> = const { Cell::new(None) };
 }
 
 impl Stopwatch {
@@ -42,6 +45,7 @@ impl Stopwatch {
             _ => {
                 let stopwatch = Stopwatch { tick, read: Instant::now(), is_exact: true };
                 LAST.set(Some(stopwatch));
+                USAGE.set(Usage::now());
                 stopwatch
             }
         }
@@ -57,8 +61,23 @@ impl Stopwatch {
         if ticks == 0 {
             return Took::Little;
         }
-        let time = self.read.elapsed();
         // From one tick to the next it takes as long as a call may.
-        if (self.is_exact || ticks > 1) && time >= OVERRUN { Took::TooLong(time) } else { Took::ATick }
+        if self.is_exact || ticks > 1 {
+            let time = self.read.elapsed();
+            let time = if time >= OVERRUN { own(time) } else { time };
+            if time >= OVERRUN {
+                return Took::TooLong(time);
+            }
+        }
+        Took::ATick
+    }
+}
+
+/// Of the time since the clock was read, what was not spent waiting for a processor, as far as that
+/// can be told: whoever waited for nothing else has used the rest.
+fn own(time: Duration) -> Duration {
+    match (USAGE.get(), Usage::now()) {
+        (Some(before), Some(now)) if before.waits == now.waits => now.time.saturating_sub(before.time),
+        _ => time,
     }
 }
