@@ -26,6 +26,13 @@ pub trait Inline {
     /// The same for people.
     fn subject(&self) -> String;
 
+    /// Runs it, where it is one that is run without being read.
+    fn quick<'py>(
+        &self,
+        py: Python<'py>,
+        interpreter: &Interpreter,
+    ) -> Option<PyResult<Bound<'py, PyAny>>>;
+
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault>;
 
     /// Whether this is where it prints.
@@ -246,15 +253,17 @@ impl Guest {
             let leader = call.leader();
             self.leader = interpreter.set_leader(py, &call.leader_etf()).is_ok().then_some(leader);
         }
-        let request = match call.read(py, interpreter) {
-            Ok(request) => request,
-            Err(fault) => {
-                call.send(Outcome::Failed(fault), &|| true);
-                return true;
-            }
+        let (result, for_effect) = match call.quick(py, interpreter) {
+            Some(result) => (result, false),
+            None => match call.read(py, interpreter) {
+                Ok(request) => (request.run(py, interpreter, pool), request.is_for_effect()),
+                Err(fault) => {
+                    call.send(Outcome::Failed(fault), &|| true);
+                    return true;
+                }
+            },
         };
-        let for_effect = request.is_for_effect();
-        let result = match request.run(py, interpreter, pool) {
+        let result = match result {
             Ok(value) if ffi::is_coroutine(&value) => {
                 // An interrupt that comes now is too late: the event loop keeps the time from here on.
                 self.visit.end(py);

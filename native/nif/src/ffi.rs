@@ -63,6 +63,7 @@ pub fn is_nil(term: Term<'_>) -> bool {
 }
 
 /// The elements of a tuple.
+#[derive(Clone)]
 pub struct Elements<'a> {
     env: Env<'a>,
     left: &'a [ErlNifTerm],

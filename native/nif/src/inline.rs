@@ -12,6 +12,7 @@ use rustler::{Encoder, Env, Term};
 
 use crate::atoms;
 use crate::ffi::{self, Builder};
+use crate::quick::Quick;
 use crate::reply::push_result;
 use crate::tape::{self, Draft};
 use crate::work::{self, Call, GroupLeader};
@@ -22,7 +23,9 @@ pub struct Here<'a, 'p> {
     pub leader: Term<'a>,
     pub verb: Verb,
     pub request: Term<'a>,
-    /// The request, where it is small: taken out of its terms before anybody waits for Python.
+    /// The request, where it is one of few plain values.
+    pub quick: Option<Quick<'a>>,
+    /// Any other, where it is small: taken out of its terms before anybody waits for Python.
     pub draft: Option<Draft>,
     pub timeout: Option<Duration>,
     /// The result, or the tag of the message that brings it.
@@ -46,6 +49,15 @@ impl Inline for Here<'_, '_> {
 
     fn subject(&self) -> String {
         work::subject(self.verb, &mut work::reader(self.request))
+    }
+
+    fn quick<'py>(
+        &self,
+        py: Python<'py>,
+        interpreter: &Interpreter,
+    ) -> Option<PyResult<Bound<'py, PyAny>>> {
+        let quick = self.quick.as_ref()?;
+        convert::quick(py, interpreter, quick.key, &quick.arguments)
     }
 
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault> {

@@ -4,6 +4,7 @@ mod atoms;
 mod ffi;
 mod host;
 mod inline;
+mod quick;
 mod reply;
 mod shared;
 mod tape;
@@ -14,6 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use py_core::convert::Verb;
 use py_core::boot::{Facts, boot as boot_python};
 use py_core::{Cancel, Interpreter, Limits, Pool, Ran, Refusal, Ticket, Took};
 use rustler::{Atom, Encoder, Env, Error, LocalPid, Monitor, NifMap, NifResult, Resource, ResourceArc, Term};
@@ -21,6 +23,7 @@ use rustler::{Atom, Encoder, Env, Error, LocalPid, Monitor, NifMap, NifResult, R
 use crate::ffi::Envelope;
 use crate::host::Node;
 use crate::inline::Here;
+use crate::quick::Quick;
 use crate::reply::Caller;
 use crate::tape::Draft;
 use crate::work::{Call, GroupLeader, Question, Start};
@@ -228,12 +231,13 @@ fn run_inline<'a>(env: Env<'a>, arguments: [Term<'a>; 4]) -> NifResult<Term<'a>>
     let [pool, leader, request, timeout] = arguments;
     let pool: &PoolResource = pool.decode()?;
     let (verb, parts) = work::verb(request).ok_or(Error::BadArg)?;
-    let draft = Draft::record(parts, &tape::SMALL);
-    if draft.is_none() && terms::is_large(request) {
+    let quick = if verb == Verb::Call { Quick::of(parts.clone()) } else { None };
+    let draft = if quick.is_none() { Draft::record(parts, &tape::SMALL) } else { None };
+    if quick.is_none() && draft.is_none() && terms::is_large(request) {
         return Ok(atoms::large().encode(env));
     }
     let timeout = duration(timeout)?;
-    let mut here = Here { env, pool: &pool.0, leader, verb, request, draft, timeout, result: None };
+    let mut here = Here { env, pool: &pool.0, leader, verb, request, quick, draft, timeout, result: None };
     let ran = ffi::on_behalf_of(env, || pool.0.inline(timeout, &mut here));
     let result = here.result;
     Ok(match (ran, result) {

@@ -4,6 +4,7 @@
 //! for what Python tells better itself, in `erlang/_types.py`.
 
 mod from_python;
+mod quick;
 mod request;
 mod to_python;
 
@@ -13,6 +14,7 @@ use pyo3::Py;
 use pyo3::types::PyBytes;
 
 pub use from_python::{Number, from_python, is_plain, number};
+pub use quick::{FEW, Plain, quick};
 pub use request::{Verb, request};
 
 use crate::wire::{Fault, Kind};
