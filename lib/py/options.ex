@@ -106,7 +106,9 @@ defmodule Py.Options do
 
   # The calls that mind each nanosecond come with nothing else.
   for {name, schema} <- @schemas, schema[:inline] do
-    @inline schema |> Map.new(fn {key, facts} -> {key, facts[:default]} end) |> Map.put(:inline, true)
+    @inline schema
+            |> Map.new(fn {key, facts} -> {key, facts[:default]} end)
+            |> Map.put(:inline, true)
     def check!([inline: true], unquote(name), _who), do: unquote(Macro.escape(@inline))
   end
 

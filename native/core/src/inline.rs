@@ -27,11 +27,10 @@ pub trait Inline {
     fn subject(&self) -> String;
 
     /// Runs it, where it is one that is run without being read.
-    fn quick<'py>(
-        &self,
-        py: Python<'py>,
-        interpreter: &Interpreter,
-    ) -> Option<PyResult<Bound<'py, PyAny>>>;
+    fn quick<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Option<PyResult<Bound<'py, PyAny>>>;
+
+    /// Whether the caller wants to know only that it was done.
+    fn is_for_effect(&self) -> bool;
 
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault>;
 
@@ -253,29 +252,28 @@ impl Guest {
             let leader = call.leader();
             self.leader = interpreter.set_leader(py, &call.leader_etf()).is_ok().then_some(leader);
         }
-        let (result, for_effect) = match call.quick(py, interpreter) {
-            Some(result) => (result, false),
+        let result = match call.quick(py, interpreter) {
+            Some(result) => result,
             None => match call.read(py, interpreter) {
-                Ok(request) => (request.run(py, interpreter, pool), request.is_for_effect()),
+                Ok(request) => request.run(py, interpreter, pool),
                 Err(fault) => {
                     call.send(Outcome::Failed(fault), &|| true);
                     return true;
                 }
             },
         };
-        let result = match result {
-            Ok(value) if ffi::is_coroutine(&value) => {
-                // An interrupt that comes now is too late: the event loop keeps the time from here on.
-                self.visit.end(py);
-                defer(py, interpreter, call, &value, for_effect);
-                return false;
-            }
-            result => result,
-        };
+        if let Ok(value) = &result
+            && ffi::is_coroutine(value)
+        {
+            // An interrupt that comes now is too late: the event loop keeps the time from here on.
+            self.visit.end(py);
+            defer(py, interpreter, call, value);
+            return false;
+        }
         interpreter.flush_output(py);
         let visit = &self.visit;
         match result {
-            Ok(_) if for_effect => call.send(Outcome::Done, &|| true),
+            Ok(_) if call.is_for_effect() => call.send(Outcome::Done, &|| true),
             Ok(value) if convert::is_plain(&value) => {
                 call.send(Outcome::Value(interpreter, &value), &|| true)
             }
@@ -299,13 +297,12 @@ fn defer(
     interpreter: &'static Interpreter,
     call: &mut impl Inline,
     coroutine: &Bound<'_, PyAny>,
-    for_effect: bool,
 ) {
     let ticket = call.defer();
     if !ticket.begin() {
         return;
     }
-    if for_effect {
+    if call.is_for_effect() {
         ticket.run_for_effect();
     }
     if let Err(error) = interpreter.await_on_loop(py, coroutine, &ticket) {

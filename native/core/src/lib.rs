@@ -26,11 +26,11 @@ pub mod wire;
 
 pub use ffi::{LocalKey, reset_signals_in_forked_children};
 pub use gate::Closed;
-pub use stopwatch::Took;
 pub use inline::{Inline, Ran};
 pub use interpreter::Interpreter;
 pub use pool::{Limits, Pool, PoolInfo, Refusal, Running};
 pub use request::{Call, Request, Source};
 pub use scheduler::Canceller;
+pub use stopwatch::Took;
 pub use ticket::{Cancel, Ticket};
 pub use wire::{Fault, Kind, Outcome, Wire};

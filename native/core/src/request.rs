@@ -49,7 +49,12 @@ impl<'py> Request<'py> {
     }
 
     /// Runs it in the namespace of `pool`. What comes back may be a coroutine that is to be awaited.
-    pub fn run(&self, py: Python<'py>, interpreter: &Interpreter, pool: usize) -> PyResult<Bound<'py, PyAny>> {
+    pub fn run(
+        &self,
+        py: Python<'py>,
+        interpreter: &Interpreter,
+        pool: usize,
+    ) -> PyResult<Bound<'py, PyAny>> {
         match self {
             Request::Call(call) => {
                 let callable = resolve(py, interpreter, pool, &call.function)?;

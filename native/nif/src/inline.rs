@@ -24,7 +24,7 @@ pub struct Here<'a, 'p> {
     pub verb: Verb,
     pub request: Term<'a>,
     /// The request, where it is one of few plain values.
-    pub quick: Option<Quick<'a>>,
+    pub quick: Option<&'p Quick<'a>>,
     /// Any other, where it is small: taken out of its terms before anybody waits for Python.
     pub draft: Option<Draft>,
     pub timeout: Option<Duration>,
@@ -51,13 +51,12 @@ impl Inline for Here<'_, '_> {
         work::subject(self.verb, &mut work::reader(self.request))
     }
 
-    fn quick<'py>(
-        &self,
-        py: Python<'py>,
-        interpreter: &Interpreter,
-    ) -> Option<PyResult<Bound<'py, PyAny>>> {
-        let quick = self.quick.as_ref()?;
-        convert::quick(py, interpreter, quick.key, &quick.arguments)
+    fn quick<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Option<PyResult<Bound<'py, PyAny>>> {
+        self.quick.and_then(|quick| convert::quick(py, interpreter, quick.key, &quick.arguments))
+    }
+
+    fn is_for_effect(&self) -> bool {
+        self.verb == Verb::Exec
     }
 
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault> {

@@ -15,8 +15,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use py_core::convert::Verb;
 use py_core::boot::{Facts, boot as boot_python};
+use py_core::convert::Verb;
 use py_core::{Cancel, Interpreter, Limits, Pool, Ran, Refusal, Ticket, Took};
 use rustler::{Atom, Encoder, Env, Error, LocalPid, Monitor, NifMap, NifResult, Resource, ResourceArc, Term};
 
@@ -237,7 +237,17 @@ fn run_inline<'a>(env: Env<'a>, arguments: [Term<'a>; 4]) -> NifResult<Term<'a>>
         return Ok(atoms::large().encode(env));
     }
     let timeout = duration(timeout)?;
-    let mut here = Here { env, pool: &pool.0, leader, verb, request, quick, draft, timeout, result: None };
+    let mut here = Here {
+        env,
+        pool: &pool.0,
+        leader,
+        verb,
+        request,
+        quick: quick.as_ref(),
+        draft,
+        timeout,
+        result: None,
+    };
     let ran = ffi::on_behalf_of(env, || pool.0.inline(timeout, &mut here));
     let result = here.result;
     Ok(match (ran, result) {

@@ -18,7 +18,8 @@ pub struct Quick<'a> {
 impl<'a> Quick<'a> {
     /// None for what is more than that.
     pub fn of(mut parts: Elements<'a>) -> Option<Self> {
-        let (target, name, arguments, keywords) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (target, name, arguments, keywords) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         if !ffi::is_nil(keywords) {
             return None;
         }

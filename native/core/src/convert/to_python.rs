@@ -83,10 +83,7 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
 
     /// Converts a map, or a list of pairs, into keyword arguments: their names, and their values in
     /// the same order.
-    pub fn keywords(
-        &mut self,
-        values: &mut Arguments<'py>,
-    ) -> Result<Option<Bound<'py, PyTuple>>, Refusal> {
+    pub fn keywords(&mut self, values: &mut Arguments<'py>) -> Result<Option<Bound<'py, PyTuple>>, Refusal> {
         let (len, pairs) = match self.reader.next() {
             Token::List(len) => (len, true),
             Token::Map(len) => (len, false),
@@ -151,10 +148,9 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
     pub fn spell(&self, name: Name<'py>) -> Result<Bound<'py, PyString>, Refusal> {
         match name {
             Name::Text(text) => Ok(text),
-            Name::Atom(id) => self
-                .interpreter
-                .name(self.py, id, || self.reader.atom_text(id))
-                .map_err(from_error),
+            Name::Atom(id) => {
+                self.interpreter.name(self.py, id, || self.reader.atom_text(id)).map_err(from_error)
+            }
         }
     }
 
