@@ -13,7 +13,7 @@ defmodule Py.Bench.Case do
           id: String.t(),
           unit: String.t(),
           what: String.t(),
-          ways: [{String.t(), (() -> number | [{String.t(), number}])}],
+          ways: [{String.t(), (-> number | [{String.t(), number}])}],
           compare: :share | :added | nil
         }
 
