@@ -190,6 +190,14 @@ defmodule Py.Options do
   @spec check!(keyword, schema, String.t()) :: map
   def check!([], schema, _who), do: defaults(schema)
 
+  # The calls that mind each nanosecond come with nothing else.
+  for {name, schema} <- @schemas, schema[:inline] do
+    @inline schema
+            |> Map.new(fn {key, facts} -> {key, facts[:default]} end)
+            |> Map.put(:inline, true)
+    def check!([inline: true], unquote(name), _who), do: unquote(Macro.escape(@inline))
+  end
+
   def check!(options, schema, who), do: check(options, defaults(schema), schema, who, options)
 
   # Calls come through here: a clause for each option is looked up in no list.
