@@ -139,8 +139,9 @@ defmodule Py.Worker do
   @spec kill(t) :: :ok
   def kill(%__MODULE__{os_pid: nil}), do: :ok
 
-  def kill(%__MODULE__{os_pid: os_pid}) do
-    spawn(fn -> System.cmd("kill", ["-KILL", "-#{os_pid}"], stderr_to_stdout: true) end)
+  def kill(%__MODULE__{os_pid: os_pid}) when os_pid > 1 do
+    # The shell's own `kill`: the one of procps 4.0.2 takes `-1777` for `-1`, which is everybody.
+    spawn(fn -> System.cmd("/bin/sh", ["-c", "kill -s KILL -- -#{os_pid} 2>&1"]) end)
     :ok
   end
 
