@@ -285,6 +285,8 @@ defmodule Py.Pool do
   defp process_pool(options) do
     board = %{
       load: :atomics.new(1, signed: true),
+      # Made by the process that the table is to belong to.
+      segments: nil,
       concurrency: options.concurrency,
       max_queue: options.max_queue,
       size: 0,

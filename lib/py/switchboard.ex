@@ -9,8 +9,8 @@ defmodule Py.Switchboard do
 
   require Logger
 
-  alias Py.{Build, Error, Pool, Python, Reception, Telemetry, Worker}
-  alias Py.Switchboard.{Request, Roster}
+  alias Py.{Build, Error, Native, Pool, Python, Reception, Segments, Telemetry, Worker}
+  alias Py.Switchboard.{Loan, Request, Roster}
   alias Py.Worker.{Frame, Output}
 
   # Requests that are taken in one go, and written with one write to each worker.
@@ -63,6 +63,7 @@ defmodule Py.Switchboard do
     Pool.mark(options.name, :starting)
 
     with {:ok, python} <- find(options.python),
+         pool = put_in(pool.board.segments, Segments.new()),
          {:ok, state} <- open(options, %{pool | pid: self(), python: python}, leader) do
       Process.send_after(self(), :round, @round)
       Pool.mark(options.name, state.pool)
@@ -76,7 +77,8 @@ defmodule Py.Switchboard do
 
   defp find(choice) do
     with {:ok, python} <- Python.find(choice),
-         :ok <- Build.ensure(nil) do
+         :ok <- Build.ensure(nil),
+         :ok <- Native.Base.load(Build.base_file()) do
       {:ok, python}
     else
       {:error, text} ->
@@ -237,7 +239,7 @@ defmodule Py.Switchboard do
         {:noreply, state}
 
       worker ->
-        {:noreply, put(state, connect(worker, role, socket))}
+        {:noreply, state |> put(connect(worker, role, socket)) |> dispatch()}
     end
   end
 
@@ -250,10 +252,12 @@ defmodule Py.Switchboard do
 
   def handle_info({:DOWN, monitor, :process, _pid, _reason}, state) do
     case Enum.find(state.old, fn {_id, other} -> other == monitor end) do
-      nil -> {:noreply, state}
+      nil -> {:noreply, reader_died(state, monitor)}
       {id, _monitor} -> {:noreply, state |> cancel(id) |> dispatch()}
     end
   end
+
+  def handle_info({:py_returned, port, segment}, state), do: {:noreply, give_back(state, port, segment)}
 
   def handle_info(:tick, state), do: {:noreply, %{state | ticks?: false} |> look() |> dispatch()}
   def handle_info(:round, state), do: {:noreply, state |> go_round() |> staff() |> dispatch()}
@@ -267,6 +271,27 @@ defmodule Py.Switchboard do
   end
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  # Whoever was to read a segment is dead.
+  defp reader_died(state, monitor) do
+    found =
+      for worker <- Roster.workers(state.roster),
+          {segment, ^monitor} <- worker.readers,
+          do: {worker.port, segment}
+
+    Enum.reduce(found, state, fn {port, segment}, state -> give_back(state, port, segment) end)
+  end
+
+  defp give_back(state, port, segment) do
+    with {:ok, worker} <- Roster.fetch(state.roster, port),
+         {monitor, readers} when monitor != nil <- Map.pop(worker.readers, segment) do
+      Process.demonitor(monitor, [:flush])
+      Worker.control(worker, Frame.returned(segment))
+      put(state, %{worker | readers: readers})
+    else
+      _dead_or_returned -> state
+    end
+  end
 
   defp joined("", bytes), do: bytes
   defp joined(partial, bytes), do: partial <> bytes
@@ -309,7 +334,27 @@ defmodule Py.Switchboard do
   end
 
   defp hand(state, id, port) do
-    request = Map.fetch!(state.requests, id)
+    case Map.fetch!(state.requests, id) do
+      %{shared: nil} = request -> hand_through_pipe(state, id, request, port)
+      request -> hand_in_memory(state, id, request, port)
+    end
+  end
+
+  defp hand_in_memory(state, id, request, port) do
+    case Worker.lend(Roster.worker(state.roster, port), request.shared) do
+      {:ok, worker} ->
+        frame = Frame.shared_request(id, request.verb, request.deadline, request.shared)
+        roster = state.roster |> Roster.put(worker) |> Roster.give(port, frame, 0)
+        %{state | roster: roster, requests: Map.put(state.requests, id, %{request | port: port})}
+
+      # It is dead, which is on its way to us: another gets it.
+      :error ->
+        roster = Roster.update(state.roster, port, &%{&1 | crowded: true})
+        %{state | roster: roster, queue: :queue.in_r(id, state.queue)}
+    end
+  end
+
+  defp hand_through_pipe(state, id, request, port) do
     size = byte_size(request.body)
     frame = Frame.request(id, request.verb, request.deadline, request.body)
     roster = Roster.give(state.roster, port, frame, size)
@@ -344,10 +389,42 @@ defmodule Py.Switchboard do
     end
   end
 
-  defp frame({:given_back, id}, _port, state) do
+  defp frame({:shared, id, run, segment, len}, port, state) do
+    worker = receive_segment(Roster.worker(state.roster, port), segment)
+    loan = %Loan{board: self(), port: port, id: segment, segment: worker.segments[segment], len: len}
+
+    case Map.pop(state.requests, id) do
+      {nil, _requests} ->
+        Worker.control(worker, Frame.returned(segment))
+        put(state, worker)
+
+      {request, requests} ->
+        reader = Request.lend(request, run, loan)
+        worker = %{worker | readers: Map.put(worker.readers, segment, Process.monitor(reader))}
+        settle(put(%{state | requests: requests}, worker), id, request, fn -> :ok end)
+    end
+  end
+
+  defp frame({:returned, segment}, port, state) do
+    worker = Roster.worker(state.roster, port)
+
+    case Map.pop(worker.lent, segment) do
+      {nil, _lent} ->
+        state
+
+      {memory, lent} ->
+        Segments.put(state.pool.board.segments, segment, memory)
+        put(state, %{worker | lent: lent})
+    end
+  end
+
+  defp frame({:dropped, segment}, port, state),
+    do: %{state | roster: Roster.update(state.roster, port, &%{&1 | segments: Map.delete(&1.segments, segment)})}
+
+  defp frame({:given_back, id}, port, state) do
     case state.requests do
       %{^id => request} ->
-        state = relieved(state, request)
+        state = state |> relieved(request) |> keep_lent(request, port)
         requests = Map.put(state.requests, id, %{request | port: nil})
         %{state | requests: requests, returned: [id | state.returned]}
 
@@ -388,6 +465,17 @@ defmodule Py.Switchboard do
 
   defp frame(:stuck, port, state),
     do: %{state | roster: Roster.update(state.roster, port, &%{&1 | stuck: true})}
+
+  # What it read is to be read again, and not to be used for another request meanwhile.
+  defp keep_lent(state, %{shared: nil}, _port), do: state
+
+  defp keep_lent(state, %{shared: {segment, _memory, _len}}, port),
+    do: %{state | roster: Roster.update(state.roster, port, &%{&1 | lent: Map.delete(&1.lent, segment)})}
+
+  # A segment is sent before the frame that names it, on another way.
+  defp receive_segment(worker, segment) do
+    if is_map_key(worker.segments, segment), do: worker, else: Worker.receive_segments(worker)
+  end
 
   defp start_parts(%{options: options, leader: leader}) do
     %{source: init, file: file, line: line} = source(options.init)
@@ -477,7 +565,6 @@ defmodule Py.Switchboard do
     if now > limit do
       worker = Roster.worker(state.roster, request.port)
       Worker.kill(worker)
-      Worker.stop(worker)
       worker |> ended({:signal, 9}, state) |> staff()
     else
       state
@@ -490,7 +577,13 @@ defmodule Py.Switchboard do
 
   defp facts_of(worker, state), do: %{pool: state.pool.name, os_pid: worker.os_pid}
 
-  defp connect(worker, :control, socket), do: %{worker | control: socket}
+  defp connect(worker, :control, socket) do
+    :inet.setopts(socket, packet: 1)
+    # It may have said before that it serves.
+    stage = if worker.stage == :unconnected, do: :ready, else: worker.stage
+    %{worker | control: socket, stage: stage}
+  end
+
   defp connect(worker, :output, socket), do: %{worker | output: Output.connect(worker.output, socket)}
 
   # Starts as many workers as are missing, unless the last ones failed just now.
@@ -522,7 +615,7 @@ defmodule Py.Switchboard do
   defp start_timer(worker, timeout), do: Process.send_after(self(), {:start_timeout, worker.port}, timeout + @kill_after)
 
   defp started(state, request, port, :ok) do
-    roster = state.roster |> Roster.update(request.port, &%{&1 | stage: :ready}) |> Roster.served()
+    roster = state.roster |> Roster.update(request.port, &%{&1 | stage: if(&1.control, do: :ready, else: :unconnected)}) |> Roster.served()
     Reception.forget(Roster.worker(roster, port).token)
     retire_one(%{state | roster: roster})
   end
@@ -561,10 +654,13 @@ defmodule Py.Switchboard do
 
   # A worker died. What it had is lost; what it did not begin is not.
   defp ended(worker, exit, state) do
-    {output, words} = Output.last_words(worker.output, facts_of(worker, state))
-    Worker.stop(%{worker | output: output})
+    {_output, words} = Output.last_words(worker.output, facts_of(worker, state))
+    worker = Worker.receive_segments(worker)
+    {begun, frames} = Worker.last_page(worker)
+    # What it had answered and not written counts as answered.
+    state = Enum.reduce(frames, put(state, worker), &frame(&1, worker.port, &2))
     error = crash(worker, exit, words)
-    state = lost(%{state | roster: Roster.remove(state.roster, worker)}, worker.port, error)
+    state = lost(%{requeue(state) | roster: Roster.remove(state.roster, worker)}, worker, begun, error)
 
     cond do
       worker.stage == :starting -> failed(state, error)
@@ -573,14 +669,36 @@ defmodule Py.Switchboard do
     end
   end
 
-  defp lost(state, port, error) do
-    ids = for {id, %{port: ^port}} <- state.requests, do: id
+  defp lost(state, worker, begun, error) do
+    Worker.stop(worker)
+    port = worker.port
+    had = for {id, %{port: ^port} = request} <- state.requests, do: {id, request}
+    {over, waiting} = Enum.split_with(had, fn {id, request} -> begun?(id, request, begun) end)
+    take_in(state, worker, waiting)
 
-    Enum.reduce(ids, state, fn id, state ->
-      {request, requests} = Map.pop!(state.requests, id)
-      if request.from, do: Request.answer(request, {:error, error})
-      forget(%{state | requests: requests}, id, request)
-    end)
+    state = Enum.reduce(over, state, fn {id, request}, state -> give_up(state, id, request, error) end)
+    waiting |> Enum.sort(:desc) |> Enum.reduce(state, fn {id, request}, state -> wait_again(state, id, request) end)
+  end
+
+  defp begun?(_id, %{question?: true}, _begun), do: true
+  defp begun?(_id, %{awaiting?: true}, _begun), do: true
+  defp begun?(_id, _request, :unknown), do: true
+  defp begun?(id, _request, begun), do: MapSet.member?(begun, id)
+
+  # The segments that it read, but for those of requests that are to run elsewhere.
+  defp take_in(state, worker, waiting) do
+    kept = for {_id, %{shared: {segment, _memory, _len}}} <- waiting, do: segment
+    for {segment, memory} <- Map.drop(worker.lent, kept), do: Segments.put(state.pool.board.segments, segment, memory)
+  end
+
+  defp give_up(state, id, request, error) do
+    Request.answer(request, {:error, error})
+    forget(%{state | requests: Map.delete(state.requests, id)}, id, request)
+  end
+
+  defp wait_again(state, id, request) do
+    requests = Map.put(state.requests, id, %{request | port: nil})
+    %{state | requests: requests, queue: :queue.in_r(id, state.queue)}
   end
 
   defp crash(worker, exit, words) do
@@ -617,8 +735,16 @@ defmodule Py.Switchboard do
   defp go_round(state) do
     Process.send_after(self(), :round, @round)
     state = Enum.reduce(Roster.draining(state.roster), state, &stop_when_idle(&2, &1))
+    state = forget_segments(state)
     worn = for worker <- Roster.workers(state.roster), worn?(worker, state.options), do: worker.port
     %{state | roster: Roster.replace(state.roster, worn)}
+  end
+
+  defp forget_segments(state) do
+    case Segments.sweep(state.pool.board.segments) do
+      [] -> state
+      dropped -> Enum.reduce(Roster.workers(state.roster), state, &put(&2, Worker.forget(&1, dropped)))
+    end
   end
 
   defp worn?(%{stage: :ready} = worker, options) do

@@ -4,6 +4,7 @@ defmodule Py.Worker do
   # One worker process as its switchboard sees it. `native/worker` is what runs in it.
 
   alias Py.{Build, Reception}
+  alias Py.Native.Base
   alias Py.Worker.{Frame, Output}
 
   @enforce_keys [:number, :port, :token, :started]
@@ -29,6 +30,14 @@ defmodule Py.Worker do
     stuck: false,
     # The beginning of a frame whose end was not read yet.
     partial: "",
+    # Segments of ours: those that it has, and those that it reads.
+    known: MapSet.new(),
+    lent: %{},
+    # Segments of its own, and what it is at.
+    segments: %{},
+    page: nil,
+    # Processes that read a segment of its own, by the segment's id.
+    readers: %{},
     # Frames that go out with the next write.
     outgoing: []
   ]
@@ -114,8 +123,71 @@ defmodule Py.Worker do
   def control(%__MODULE__{control: nil}, _frame), do: :ok
 
   def control(worker, frame) do
+    # `packet: 1` puts the length in front.
     _dead_or_sent = :gen_tcp.send(worker.control, frame)
     :ok
+  end
+
+  # --- shared memory
+
+  @doc "Lets it read a segment of ours."
+  @spec lend(t, Py.Segments.shared()) :: {:ok, t} | :error
+  def lend(worker, {id, segment, _len}) do
+    if MapSet.member?(worker.known, id) or show(worker, id, segment),
+      do: {:ok, %{worker | known: MapSet.put(worker.known, id), lent: Map.put(worker.lent, id, segment)}},
+      else: :error
+  end
+
+  defp show(worker, id, segment, left \\ 100) do
+    with {:ok, fd} <- :inet.getfd(worker.control) do
+      case Base.segment_send(fd, Frame.segment(id), segment) do
+        :ok -> true
+        :again when left > 0 -> Process.sleep(1) && show(worker, id, segment, left - 1)
+        _it_is_dead -> false
+      end
+    else
+      _closed -> false
+    end
+  end
+
+  @doc "Takes the segments that it has sent."
+  @spec receive_segments(t) :: t
+  def receive_segments(%__MODULE__{control: nil} = worker), do: worker
+
+  def receive_segments(worker) do
+    with {:ok, fd} <- :inet.getfd(worker.control),
+         {header, segment} when is_binary(header) and segment != nil <- Base.segment_receive(fd) do
+      worker |> keep(Frame.came(header), segment) |> receive_segments()
+    else
+      _no_more -> worker
+    end
+  end
+
+  defp keep(worker, :page, segment), do: %{worker | page: segment}
+
+  defp keep(worker, {:segment, id}, segment),
+    do: %{worker | segments: Map.put(worker.segments, id, segment)}
+
+  @doc "Tells it of segments of ours that there are no more."
+  @spec forget(t, [Py.Segments.id()]) :: t
+  def forget(worker, ids) do
+    for id <- ids, MapSet.member?(worker.known, id), do: control(worker, Frame.dropped(id))
+    %{worker | known: MapSet.difference(worker.known, MapSet.new(ids))}
+  end
+
+  # Where the page has what: see `native/worker/src/page.rs`.
+  @threads 127
+  @kept 1024
+
+  @doc "What the page of a dead worker tells: the ids of requests that had begun, and frames that it did not write."
+  @spec last_page(t) :: {MapSet.t(), [tuple]}
+  def last_page(%__MODULE__{page: nil}), do: {:unknown, []}
+
+  def last_page(%__MODULE__{page: page}) do
+    begun = MapSet.new(0..(@threads - 1), &Base.segment_word(page, &1))
+    len = min(Base.segment_word(page, @threads), Base.segment_size(page) - @kept)
+    {frames, _rest} = page |> Base.segment_read(@kept, len) |> Frame.split()
+    {begun, frames}
   end
 
   @doc "Ends the process and all that it started, at once."
@@ -140,8 +212,7 @@ defmodule Py.Worker do
   def kill(%__MODULE__{os_pid: nil}), do: :ok
 
   def kill(%__MODULE__{os_pid: os_pid}) when os_pid > 1 do
-    # The shell's own `kill`: the one of procps 4.0.2 takes `-1777` for `-1`, which is everybody.
-    spawn(fn -> System.cmd("/bin/sh", ["-c", "kill -s KILL -- -#{os_pid} 2>&1"]) end)
+    _ended_or_gone = Base.kill(-os_pid, 9)
     :ok
   end
 

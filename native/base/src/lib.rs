@@ -1,7 +1,11 @@
-//! The NIF that always loads: it needs no Python, and opens the libpython that the other NIF is
-//! then resolved against.
+//! The NIF that always loads: it needs no Python. It opens the libpython that the other NIF is then
+//! resolved against, and has what the node shares with worker processes.
 
 mod ffi;
+mod process;
+mod reason;
+#[cfg(target_os = "linux")]
+mod segment;
 
 use std::sync::{Mutex, PoisonError};
 

@@ -10,7 +10,9 @@ mod frames;
 mod host;
 mod inbox;
 mod outbox;
+mod page;
 mod request;
+mod segments;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,7 @@ use crate::frames::{Fields, incoming, outgoing};
 use crate::host::Worker;
 use crate::inbox::Inbox;
 use crate::outbox::{Frame, Outbox};
+use crate::segments::Segments;
 
 /// Requests are counted where they are made.
 const NO_LIMIT: usize = usize::MAX / 2;
@@ -46,13 +49,15 @@ fn serve(py: Python<'_>) -> PyResult<()> {
         PyRuntimeError::new_err("this is what a pool of Py starts; it has no use on its own")
     })?;
     let out: &'static Outbox = Box::leak(Box::new(Outbox::new(ways.answers)));
-    let inbox: &'static Inbox = Box::leak(Box::new(Inbox::new(ways.requests, out)?));
+    let segments = Segments::new(ways.control);
+    segments.show_page(out);
+    let inbox: &'static Inbox = Box::leak(Box::new(Inbox::new(ways.requests, out, segments)?));
     let config = py
         .detach(|| Config::from_frame(&inbox.first()))
         .map_err(|_| PyRuntimeError::new_err("the configuration is of another version of Py"))?;
     let interpreter = boot::settle(py, &config.facts, Box::new(Worker(inbox)))?;
     let _ = inbox.pool.set(Arc::new(Pool::open(interpreter, config.limits)));
-    control::spawn(inbox, ways.control)?;
+    control::spawn(inbox)?;
     say_hello(py, out);
     boot::serve(interpreter);
     Ok(())
@@ -80,7 +85,7 @@ impl Config {
         }
         let document = etf::Document::new(fields.0)?;
         let atoms = Default::default();
-        let mut reader = Reader::new(document.bytes, &document.marks, &atoms);
+        let mut reader = Reader::new(document.bytes, &document.marks, &atoms, None);
         let mut pid = || [&[VERSION], reader.raw()].concat();
         let (sink, leader) = (pid(), pid());
         let facts = Facts {
