@@ -10,7 +10,7 @@ defmodule Py.Switchboard do
   require Logger
 
   alias Py.{Build, Error, Native, Pool, Python, Reception, Segments, Telemetry, Worker}
-  alias Py.Switchboard.{Loan, Request, Roster}
+  alias Py.Switchboard.{Dealer, Loan, Request, Roster}
   alias Py.Worker.{Frame, Output}
 
   # Requests that are taken in one go, and written with one write to each worker.
@@ -211,14 +211,12 @@ defmodule Py.Switchboard do
 
   @impl true
   def handle_info({:py_call, request}, state),
-    do: {:noreply, state |> take(request) |> take_more(@batch) |> dispatch()}
+    do: {:noreply, [request] |> more(@batch) |> take_all(state) |> dispatch()}
 
   def handle_info({port, {:data, bytes}}, state) when is_port(port) do
     case Roster.fetch(state.roster, port) do
       {:ok, worker} ->
-        {frames, rest} = Frame.split(joined(worker.partial, bytes))
-        state = put(state, %{worker | partial: rest})
-        {:noreply, frames |> Enum.reduce(state, &frame(&1, port, &2)) |> requeue() |> dispatch()}
+        {:noreply, worker.partial |> joined(bytes) |> listen(port, state) |> requeue() |> dispatch()}
 
       :error ->
         {:noreply, state}
@@ -307,13 +305,31 @@ defmodule Py.Switchboard do
   end
 
   # Who asks at the same time is served with one write.
-  defp take_more(state, 0), do: state
+  defp more(requests, 0), do: :lists.reverse(requests)
 
-  defp take_more(state, left) do
+  defp more(requests, left) do
     receive do
-      {:py_call, request} -> state |> take(request) |> take_more(left - 1)
+      {:py_call, request} -> more([request | requests], left - 1)
     after
-      0 -> state
+      0 -> :lists.reverse(requests)
+    end
+  end
+
+  defp take_all(requests, state) do
+    if :queue.is_empty(state.queue) do
+      {left, state} = Dealer.deal(requests, state)
+      Enum.reduce(left, state, &take(&2, &1))
+    else
+      Enum.reduce(requests, state, &take(&2, &1))
+    end
+  end
+
+  defp listen(bytes, port, state) do
+    {bytes, state} = Dealer.answer(bytes, port, state)
+
+    case Frame.first(bytes) do
+      {frame, rest} -> listen(rest, port, frame(frame, port, state))
+      nil -> %{state | roster: Roster.update(state.roster, port, &%{&1 | partial: bytes})}
     end
   end
 
@@ -511,7 +527,7 @@ defmodule Py.Switchboard do
     do: %{state | roster: Roster.update(state.roster, port, &Worker.relieve(&1, byte_size(body)))}
 
   defp forget(state, id, request) do
-    unless request.question?, do: Pool.settled(state.pool)
+    unless request.question?, do: Pool.settled(state.pool, 1)
 
     case state.old do
       %{^id => monitor} ->

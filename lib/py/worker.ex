@@ -86,9 +86,13 @@ defmodule Py.Worker do
   @doc "May it be given a request of this size now?"
   @spec takes?(t, non_neg_integer) :: boolean
   def takes?(%__MODULE__{stage: :ready, crowded: false} = worker, size),
-    do: worker.load == 0 or (worker.load < @ahead and worker.bytes + size <= @pipe)
+    do: room?(worker.load, worker.bytes, size)
 
   def takes?(_worker, _size), do: false
+
+  @doc "The same for one that is free to take requests at all, and has so many of so many bytes."
+  @spec room?(non_neg_integer, non_neg_integer, non_neg_integer) :: boolean
+  def room?(load, bytes, size), do: load == 0 or (load < @ahead and bytes + size <= @pipe)
 
   @doc "Puts a request among what goes out with the next write."
   @spec give(t, iodata, non_neg_integer) :: t

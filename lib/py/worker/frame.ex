@@ -78,6 +78,11 @@ defmodule Py.Worker.Frame do
   def came(<<@their_segment, id::32>>), do: {:segment, id}
   def came(<<@their_page>>), do: :page
 
+  @doc "The first frame, if it is whole, and the rest."
+  @spec first(binary) :: {tuple | atom, binary} | nil
+  def first(<<size::32, frame::binary-size(size), rest::binary>>), do: {parse(frame), rest}
+  def first(_partial), do: nil
+
   @doc "The whole frames at the beginning, and the rest."
   @spec split(binary) :: {[tuple], binary}
   def split(bytes), do: split(bytes, [])
