@@ -26,7 +26,8 @@ use crate::ticket::Ticket;
 mod api {
     use pyo3::ffi;
     pub use pyo3::ffi::{
-        PyList_SET_ITEM as list_set_item, PyObject_Vectorcall as vectorcall, PyTuple_SET_ITEM as tuple_set_item,
+        PyList_SET_ITEM as list_set_item, PyObject_Vectorcall as vectorcall,
+        PyTuple_SET_ITEM as tuple_set_item,
     };
 
     /// # Safety

@@ -9,8 +9,8 @@ mod to_python;
 
 use std::fmt::Write as _;
 
-use pyo3::{Py, PyAny, PyResult};
 use pyo3::types::PyBytes;
+use pyo3::{Py, PyAny, PyResult};
 
 pub use from_python::{from_python, is_plain};
 pub use request::{Verb, request, subject};
