@@ -275,8 +275,6 @@ defmodule Py.Options do
   defp cast(:limit, :infinity), do: {:ok, :infinity}
   defp cast(:limit, n) when is_integer(n) and n > 0, do: {:ok, n}
   defp cast(:limit, _value), do: {:error, "a positive integer or :infinity"}
-  defp cast(:bytes, n) when is_nil(n) or (is_integer(n) and n > 0), do: {:ok, n}
-  defp cast(:bytes, _value), do: {:error, "a number of bytes"}
   defp cast(:positive, n) when n in 1..@longest_timeout, do: {:ok, n}
   defp cast(:positive, _value), do: {:error, "a positive integer"}
   defp cast(:count, n) when n in 0..@longest_timeout, do: {:ok, n}

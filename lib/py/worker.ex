@@ -215,7 +215,7 @@ defmodule Py.Worker do
   @spec kill(t) :: :ok
   def kill(%__MODULE__{os_pid: nil}), do: :ok
 
-  def kill(%__MODULE__{os_pid: os_pid}) do
+  def kill(%__MODULE__{os_pid: os_pid}) when os_pid > 1 do
     _ended_or_gone = Base.kill(-os_pid, 9)
     :ok
   end

@@ -97,7 +97,10 @@ impl Config {
         };
         let (size, grace) = (number(&mut reader)?, number(&mut reader)?);
         let size = usize::try_from(size).map_err(|_| Malformed)?;
-        Ok(Config { facts, limits: Limits { size, max_queue: NO_LIMIT, grace: Duration::from_millis(grace) } })
+        Ok(Config {
+            facts,
+            limits: Limits { size, max_queue: NO_LIMIT, grace: Duration::from_millis(grace) },
+        })
     }
 }
 

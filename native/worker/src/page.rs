@@ -41,7 +41,9 @@ impl Page {
             PLACE.set(Some(place));
             place
         });
-        if place < THREADS && let Some(word) = self.word(place) {
+        if place < THREADS
+            && let Some(word) = self.word(place)
+        {
             word.store(id, Ordering::Release);
         }
     }
@@ -49,7 +51,9 @@ impl Page {
     /// The outbox keeps `bytes` more behind those `len` that it keeps.
     pub fn keep(&self, len: usize, bytes: &[u8]) {
         let Some(segment) = &self.0 else { return };
-        if segment.write_at(KEPT + len, bytes).is_ok() && let Some(word) = self.word(LEN) {
+        if segment.write_at(KEPT + len, bytes).is_ok()
+            && let Some(word) = self.word(LEN)
+        {
             word.store((len + bytes.len()) as u64, Ordering::Release);
         }
     }

@@ -32,7 +32,12 @@ pub struct Segments {
 
 impl Segments {
     pub fn new(control: OwnedFd) -> Self {
-        Segments { control, theirs: Mutex::default(), came: Condvar::new(), ours: Mutex::new(Shelf::new(KEPT)) }
+        Segments {
+            control,
+            theirs: Mutex::default(),
+            came: Condvar::new(),
+            ours: Mutex::new(Shelf::new(KEPT)),
+        }
     }
 
     pub fn control(&self) -> &OwnedFd {

@@ -11,8 +11,8 @@ mod to_python;
 
 use std::fmt::Write as _;
 
-use pyo3::{Py, PyAny, PyResult};
 use pyo3::types::PyBytes;
+use pyo3::{Py, PyAny, PyResult};
 
 pub use from_python::{Number, from_python, is_plain, number};
 #[cfg(not(feature = "limited"))]
