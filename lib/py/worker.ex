@@ -28,6 +28,8 @@ defmodule Py.Worker do
     crowded: false,
     # It said that it ends because a call does not stop.
     stuck: false,
+    # Since when something of it is to be interrupted, if that is.
+    interrupted: nil,
     # The beginning of a frame whose end was not read yet.
     partial: "",
     # Segments of ours: those that it has, and those that it reads.
@@ -57,7 +59,10 @@ defmodule Py.Worker do
   @spec start(pos_integer, Py.Python.t(), map, tuple) :: {:ok, t} | {:error, String.t()}
   def start(number, python, options, facts) do
     {token, socket} = Reception.expect()
+    start(number, python, options, facts, token, socket)
+  end
 
+  defp start(number, python, options, facts, token, socket) do
     arguments =
       ["worker", "--socket", socket] ++
         limit(options.memory_limit) ++
@@ -65,10 +70,24 @@ defmodule Py.Worker do
 
     port = Port.open({:spawn_executable, Build.launcher_file()}, settings(arguments, token, options))
     Port.command(port, Frame.configure(facts))
-    {:ok, %__MODULE__{number: number, port: port, token: token, started: now(), output: Output.new()}}
+    worker = %__MODULE__{number: number, port: port, token: token, started: now(), output: Output.new()}
+    {:ok, %{worker | os_pid: os_pid(port)}}
   rescue
-    # There are no more processes or descriptors to be had.
-    error in ErlangError -> {:error, "no worker process could be started: #{inspect(error.original)}"}
+    # There are no more processes or descriptors to be had, or the folder of `cd:` is not there.
+    error in [ErlangError, SystemLimitError, ArgumentError] ->
+      Reception.forget(token)
+      {:error, "no worker process could be started: #{reason(error)}"}
+  end
+
+  defp reason(%ErlangError{original: reason}) when is_atom(reason), do: "#{:file.format_error(reason)} (#{reason})"
+  defp reason(error), do: Exception.message(error)
+
+  # Known before the worker says it: one that never does can be killed.
+  defp os_pid(port) do
+    case Port.info(port, :os_pid) do
+      {:os_pid, os_pid} -> os_pid
+      nil -> nil
+    end
   end
 
   defp settings(arguments, token, options) do
@@ -115,8 +134,8 @@ defmodule Py.Worker do
   def flush(%__MODULE__{outgoing: []} = worker), do: worker
 
   def flush(worker) do
-    Port.command(worker.port, worker.outgoing)
-    %{worker | outgoing: []}
+    # One that reads nothing, stopped as a process, must not stop the pool: what it does not take waits.
+    if Port.command(worker.port, worker.outgoing, [:nosuspend]), do: %{worker | outgoing: []}, else: worker
   rescue
     # It is dead: its end is on the way, and with it what becomes of these.
     ArgumentError -> %{worker | outgoing: []}
@@ -127,9 +146,11 @@ defmodule Py.Worker do
   def control(%__MODULE__{control: nil}, _frame), do: :ok
 
   def control(worker, frame) do
-    # `packet: 1` puts the length in front.
-    _dead_or_sent = :gen_tcp.send(worker.control, frame)
-    :ok
+    # `packet: 1` puts the length in front. One that is alive reads it at once, whatever Python is at.
+    case :gen_tcp.send(worker.control, frame) do
+      {:error, :timeout} -> kill(worker)
+      _dead_or_sent -> :ok
+    end
   end
 
   # --- shared memory
@@ -198,6 +219,7 @@ defmodule Py.Worker do
   @spec stop(t) :: :ok
   def stop(worker) do
     Reception.forget(worker.token)
+    if Port.info(worker.port), do: kill(worker), else: end_family(worker)
     # Its control thread sees the end of either, whatever Python is at.
     if worker.control, do: :gen_tcp.close(worker.control)
     close(worker.port)
@@ -218,6 +240,19 @@ defmodule Py.Worker do
   def kill(%__MODULE__{os_pid: os_pid}) when os_pid > 1 do
     _ended_or_gone = Base.kill(-os_pid, 9)
     :ok
+  end
+
+  # What a dead worker had started, unless it is another process that has its number.
+  defp end_family(worker), do: unless(state(worker) in ~w(R S D T t I), do: kill(worker))
+
+  @doc "Was it stopped as a process, by a signal or a debugger?"
+  @spec stopped?(t) :: boolean
+  def stopped?(worker), do: state(worker) in ["T", "t"]
+
+  # The name of the program, in parentheses, may hold anything.
+  defp state(worker) do
+    with {:ok, stat} <- File.read("/proc/#{worker.os_pid}/stat"),
+         do: stat |> String.split(") ") |> List.last() |> String.first()
   end
 
   @doc "The memory that the process has, in bytes; nil where that is not known."
@@ -243,7 +278,26 @@ defmodule Py.Worker do
   def cause({:code, code}), do: "exited with status #{code}"
   def cause({:signal, signal}), do: "was killed by signal #{signal}#{signal_name(signal)}"
 
-  @signals %{4 => "SIGILL", 6 => "SIGABRT", 7 => "SIGBUS", 8 => "SIGFPE", 9 => "SIGKILL", 11 => "SIGSEGV", 15 => "SIGTERM"}
+  @signals %{
+    1 => "SIGHUP",
+    2 => "SIGINT",
+    3 => "SIGQUIT",
+    4 => "SIGILL",
+    5 => "SIGTRAP",
+    6 => "SIGABRT",
+    7 => "SIGBUS",
+    8 => "SIGFPE",
+    9 => "SIGKILL",
+    10 => "SIGUSR1",
+    11 => "SIGSEGV",
+    12 => "SIGUSR2",
+    13 => "SIGPIPE",
+    14 => "SIGALRM",
+    15 => "SIGTERM",
+    24 => "SIGXCPU",
+    25 => "SIGXFSZ",
+    31 => "SIGSYS"
+  }
 
   defp signal_name(signal), do: if(name = @signals[signal], do: " (#{name})", else: "")
 
