@@ -125,6 +125,7 @@ defmodule Py.Switchboard do
     else
       receive do
         {port, _what} = message when is_port(port) -> message
+        {:EXIT, port, _reason} = message when is_port(port) -> message
         {:py_socket, _token, _role, _socket} = message -> message
         {:tcp, _socket, _bytes} = message -> message
         {:start_timeout, _port} = message -> message
@@ -233,6 +234,14 @@ defmodule Py.Switchboard do
   def handle_info({port, {:exit_status, status}}, state) when is_port(port) do
     case Roster.fetch(state.roster, port) do
       {:ok, worker} -> {:noreply, worker |> ended(Worker.exit(status), state) |> staff() |> dispatch()}
+      :error -> {:noreply, state}
+    end
+  end
+
+  # It could not be written to, and that was seen before how it ended.
+  def handle_info({:EXIT, port, _reason}, state) when is_port(port) do
+    case Roster.fetch(state.roster, port) do
+      {:ok, worker} -> {:noreply, worker |> ended(nil, state) |> staff() |> dispatch()}
       :error -> {:noreply, state}
     end
   end
@@ -503,7 +512,7 @@ defmodule Py.Switchboard do
     do: %{state | roster: Roster.update(state.roster, port, &%{&1 | crowded: crowded})}
 
   defp frame({:hello, os_pid, version}, port, state) do
-    worker = %{Roster.worker(state.roster, port) | os_pid: os_pid, version: version}
+    worker = Worker.met(Roster.worker(state.roster, port), os_pid, version)
     {id, state} = book(state, %Request{mode: :start, port: port, question?: true})
     deadline = Frame.deadline(state.options.start_timeout)
     put(state, %{worker | outgoing: [worker.outgoing | Frame.start(id, deadline, start_parts(state))]})

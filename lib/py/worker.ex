@@ -28,6 +28,8 @@ defmodule Py.Worker do
     crowded: false,
     # It said that it ends because a call does not stop.
     stuck: false,
+    # The end of the pipe that it reads from, opened here too.
+    pipe: nil,
     # Since when something of it is to be interrupted, if that is.
     interrupted: nil,
     # The beginning of a frame whose end was not read yet.
@@ -58,11 +60,13 @@ defmodule Py.Worker do
   @doc "Starts the process; the calling process owns it, and gets its messages."
   @spec start(pos_integer, Py.Python.t(), map, tuple) :: {:ok, t} | {:error, String.t()}
   def start(number, python, options, facts) do
-    {token, socket} = Reception.expect()
-    start(number, python, options, facts, token, socket)
+    # The port would only say that it ended.
+    if options.cd == nil or File.dir?(options.cd),
+      do: start(number, python, options, facts, Reception.expect()),
+      else: {:error, "there is no folder #{options.cd} (cd:)"}
   end
 
-  defp start(number, python, options, facts, token, socket) do
+  defp start(number, python, options, facts, {token, socket}) do
     arguments =
       ["worker", "--socket", socket] ++
         limit(options.memory_limit) ++
@@ -73,7 +77,7 @@ defmodule Py.Worker do
     worker = %__MODULE__{number: number, port: port, token: token, started: now(), output: Output.new()}
     {:ok, %{worker | os_pid: os_pid(port)}}
   rescue
-    # There are no more processes or descriptors to be had, or the folder of `cd:` is not there.
+    # There are no more processes or descriptors to be had.
     error in [ErlangError, SystemLimitError, ArgumentError] ->
       Reception.forget(token)
       {:error, "no worker process could be started: #{reason(error)}"}
@@ -112,6 +116,24 @@ defmodule Py.Worker do
   @doc "The same for one that is free to take requests at all, and has so many of so many bytes."
   @spec room?(non_neg_integer, non_neg_integer, non_neg_integer) :: boolean
   def room?(load, bytes, size), do: load == 0 or (load < @ahead and bytes + size <= @pipe)
+
+  # Where the worker has the pipe of its requests: see `native/worker/src/ffi.rs`.
+  @requests 3
+
+  @doc """
+  Notes which process it is. The pipe that it reads is held open: a port that writes to a pipe nobody reads ends at once,
+  and the exit status of a worker that died just now would be lost with it.
+  """
+  @spec met(t, pos_integer, String.t()) :: t
+  def met(worker, os_pid, version) do
+    pipe =
+      case :file.open("/proc/#{os_pid}/fd/#{@requests}", [:read, :raw, :device]) do
+        {:ok, pipe} -> pipe
+        {:error, _dead_or_not_linux} -> nil
+      end
+
+    %{worker | os_pid: os_pid, version: version, pipe: pipe}
+  end
 
   @doc "Puts a request among what goes out with the next write."
   @spec give(t, iodata, non_neg_integer) :: t
@@ -202,14 +224,16 @@ defmodule Py.Worker do
 
   # Where the page has what: see `native/worker/src/page.rs`.
   @threads 127
+  @more_threads 0xFFFF_FFFF_FFFF_FFFF
   @kept 1024
 
   @doc "What the page of a dead worker tells: the ids of requests that had begun, and frames that it did not write."
-  @spec last_page(t) :: {MapSet.t(), [tuple]}
+  @spec last_page(t) :: {MapSet.t() | :unknown, [tuple]}
   def last_page(%__MODULE__{page: nil}), do: {:unknown, []}
 
   def last_page(%__MODULE__{page: page}) do
     begun = MapSet.new(0..(@threads - 1), &Base.segment_word(page, &1))
+    begun = if MapSet.member?(begun, @more_threads), do: :unknown, else: begun
     len = min(Base.segment_word(page, @threads), Base.segment_size(page) - @kept)
     {frames, _rest} = page |> Base.segment_read(@kept, len) |> Frame.split()
     {begun, frames}
@@ -223,6 +247,8 @@ defmodule Py.Worker do
     # Its control thread sees the end of either, whatever Python is at.
     if worker.control, do: :gen_tcp.close(worker.control)
     close(worker.port)
+    # What waits to be written keeps the port from closing for as long as somebody might read it.
+    if worker.pipe, do: :file.close(worker.pipe)
     Output.close(worker.output)
   end
 
@@ -274,7 +300,8 @@ defmodule Py.Worker do
   def exit(status), do: {:code, status}
 
   @doc "The same in words."
-  @spec cause({:code | :signal, non_neg_integer}) :: String.t()
+  @spec cause({:code | :signal, non_neg_integer} | nil) :: String.t()
+  def cause(nil), do: "has ended"
   def cause({:code, code}), do: "exited with status #{code}"
   def cause({:signal, signal}), do: "was killed by signal #{signal}#{signal_name(signal)}"
 
