@@ -14,7 +14,7 @@ const THREADS: usize = 126;
 const MORE: usize = 126;
 
 /// Where the length of what is kept is, as a word, and where what is kept begins.
-const LEN: usize = THREADS;
+const LEN: usize = 127;
 const KEPT: usize = 1024;
 
 pub struct Page(Option<Segment>);
