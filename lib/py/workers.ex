@@ -68,22 +68,22 @@ defmodule Py.Workers do
     if Pool.admit?(pool) do
       {verb, iovec} = Frame.encode(leader, request)
       deadline = Frame.deadline(timeout)
-      request = %Request{from: self(), ref: ref, mode: mode, verb: verb, deadline: deadline, times: times}
-      send(pool.pid, {:py_call, put_body(request, pool, iovec)})
+      asked = %Request{from: self(), ref: ref, mode: mode, verb: verb, deadline: deadline, times: times}
+      send(pool.pid, {:py_call, put_body(asked, pool, iovec, request)})
       :ok
     else
       Switchboard.overloaded(pool)
     end
   end
 
-  defp put_body(request, _pool, [body]) when byte_size(body) < shared_from(), do: %{request | body: body}
+  defp put_body(request, _pool, [body], _asked) when byte_size(body) < shared_from(), do: %{request | body: body}
 
-  defp put_body(request, pool, iovec) do
+  defp put_body(request, pool, iovec, asked) do
     len = :erlang.iolist_size(iovec)
 
     with true <- len >= shared_from(),
          {:ok, shared} <- Segments.fill(pool.board.segments, iovec, len) do
-      %{request | shared: shared}
+      %{request | shared: shared, subject: Request.subject(asked)}
     else
       # Small, or there is no memory to share: it goes through the pipe.
       _small_or_error -> %{request | body: IO.iodata_to_binary(iovec)}

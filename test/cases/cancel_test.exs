@@ -60,7 +60,7 @@ defmodule Py.Cases.CancelTest do
     idle(pool)
   end
 
-  @tag pool: [size: 2]
+  @tag parallel: 2
   test "P-A 12. when the owner of futures dies, all of them end", %{pool: pool} do
     owner =
       spawn(fn ->
@@ -85,7 +85,7 @@ defmodule Py.Cases.CancelTest do
     assert call(pool, :math, :sqrt, [4]) == {:ok, 2.0}
   end
 
-  @tag pool: [size: 4, max_queue: 50]
+  @tag parallel: 4, pool: [max_queue: 50]
   test "91. a storm of calls, timeouts, cancels and kills leaves every slot free", %{pool: pool} do
     # Not in the storm: an import that is interrupted is a case of its own, below.
     assert call(pool, :asyncio, :sleep, [0, 1]) == {:ok, 1}

@@ -16,11 +16,14 @@ defmodule Py.Switchboard.Request do
     :deadline,
     # Where the times go, for those who ask: an atomics array of two.
     :times,
-    # The worker that has it.
+    # The worker that has it, and since when, to about a tick; nil for less.
     :port,
+    :since,
     body: "",
     # Where the body is, if that is shared memory.
     shared: nil,
+    # What it is about, where that cannot be told from the body.
+    subject: nil,
     awaiting?: false,
     # Of the pool itself: no load.
     question?: false
@@ -30,6 +33,17 @@ defmodule Py.Switchboard.Request do
 
   # Decoding more than this takes the switchboard too long.
   @small 8 * 1024
+
+  @doc "What a request is about: the text is the same for those that run in the node."
+  @spec subject(t | tuple) :: String.t()
+  def subject(%__MODULE__{subject: nil, verb: verb, body: body}),
+    do: body |> :erlang.binary_to_term() |> put_elem(0, Frame.verb(verb)) |> subject()
+
+  def subject(%__MODULE__{subject: subject}), do: subject
+  def subject({:call, target, name, _args, _kwargs}), do: "#{target}.#{name}"
+  def subject({:getattr, target, name}), do: "#{target}.#{name}"
+  def subject({:reload, module}), do: "reload #{module}"
+  def subject({kind, _code, _vars, _file, _line}), do: Atom.to_string(kind)
 
   @doc "Hands on what a worker answered."
   @spec reply(t, :reply | :fault, non_neg_integer, binary) :: term

@@ -19,6 +19,11 @@ defmodule Py.Worker.Frame do
 
   @verbs %{call: 0, eval: 1, exec: 2, getattr: 3, reload: 4}
 
+  @names Map.new(@verbs, fn {name, verb} -> {verb, name} end)
+
+  @spec verb(byte) :: atom
+  def verb(number), do: Map.fetch!(@names, number)
+
   @type id :: non_neg_integer
 
   @doc "Nanoseconds on the clock that the processes of a machine share; 0 for no deadline."
