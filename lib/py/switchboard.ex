@@ -9,7 +9,7 @@ defmodule Py.Switchboard do
 
   require Logger
 
-  alias Py.{Build, Error, Native, Pool, Python, Reception, Segments, Telemetry, Worker}
+  alias Py.{Build, Error, Native, Pool, Python, Reception, Segments, Survivor, Telemetry, Worker}
   alias Py.Switchboard.{Dealer, Loan, Queue, Report, Request, Roster}
   alias Py.Worker.{Frame, Output}
 
@@ -60,6 +60,7 @@ defmodule Py.Switchboard do
   @impl true
   def init({options, pool, leader}) do
     Process.flag(:trap_exit, true)
+    Survivor.watch(options.name)
     Pool.mark(options.name, :starting)
 
     with {:ok, python} <- find(options.python),
@@ -519,6 +520,7 @@ defmodule Py.Switchboard do
 
   defp cancel(state, id) do
     {request, requests} = Map.pop!(state.requests, id)
+    Request.drop(request)
     if request.port, do: Worker.control(Roster.worker(state.roster, request.port), Frame.cancel(id))
     settle(%{state | requests: requests}, id, request, fn -> :ok end)
   end

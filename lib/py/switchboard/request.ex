@@ -3,6 +3,7 @@ defmodule Py.Switchboard.Request do
 
   # One request from a caller's message to its single answer.
 
+  alias Py.Survivor
   alias Py.Switchboard.Loan
   alias Py.Worker.Frame
 
@@ -54,6 +55,7 @@ defmodule Py.Switchboard.Request do
     note_times(request, run)
     answer = fn -> send(request.from, {:py_result, request.ref, Frame.result(kind, bytes)}) end
     if byte_size(bytes) <= @small, do: answer.(), else: spawn(answer)
+    Survivor.settle(request.ref)
   end
 
   @doc "The same for what is in memory of the worker's; tells which process is to give it back."
@@ -65,13 +67,24 @@ defmodule Py.Switchboard.Request do
 
   def lend(%{mode: :result} = request, run, loan) do
     note_times(request, run)
-    spawn(fn -> send(request.from, {:py_result, request.ref, Loan.take(loan)}) end)
+    reader = spawn(fn -> send(request.from, {:py_result, request.ref, Loan.take(loan)}) end)
+    Survivor.settle(request.ref)
+    reader
   end
 
   @doc "Answers with what is no worker's."
   @spec answer(t, {:error, Py.Error.t()}) :: term
   def answer(%{from: nil}, _result), do: :ok
-  def answer(request, result), do: send(request.from, {:py_result, request.ref, result})
+
+  def answer(request, result) do
+    send(request.from, {:py_result, request.ref, result})
+    drop(request)
+  end
+
+  @doc "Notes that nobody is owed an answer."
+  @spec drop(t) :: term
+  def drop(%{mode: :result, ref: ref}), do: Survivor.settle(ref)
+  def drop(_request), do: :ok
 
   defp note_times(%{times: nil}, _run), do: :ok
   defp note_times(%{times: times}, run), do: :atomics.put(times, 1, run)
