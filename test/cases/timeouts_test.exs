@@ -29,6 +29,8 @@ defmodule Py.Cases.TimeoutsTest do
         raise
     """
 
+    # To import it takes a fresh process long.
+    assert exec(pool, "import asyncio") == :ok
     assert error(eval(pool, code, %{}, timeout: 100)).kind == :timeout
     seen = fn -> eval(pool, "import builtins\nbuiltins.py_case_26") end
     eventually(fn -> seen.() == {:ok, "CancelledError"} end)
