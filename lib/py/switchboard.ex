@@ -38,8 +38,10 @@ defmodule Py.Switchboard do
     queue: Queue.new(),
     returned: [],
     next_id: 1,
-    # Requests up to this number have been there for a tick; `old` are those of them that still are.
+    # Requests below `young` have been there for a tick at least; `old` are those of them that still are, and the
+    # monitors of their callers. Those below `newest` were there at the last tick.
     young: 1,
+    newest: 1,
     old: %{},
     ticks?: false,
     questions: %{}
@@ -305,13 +307,18 @@ defmodule Py.Switchboard do
   defp dispatch(state), do: state |> hand_out() |> flush() |> keep_looking()
 
   defp hand_out(state) do
+    if Queue.empty?(state.queue), do: state, else: state |> Dealer.deal_queued() |> hand_out_one()
+  end
+
+  # What the dealer leaves: requests in shared memory, and those that were cancelled while they waited.
+  defp hand_out_one(state) do
     case Queue.pop(state.queue) do
-      {id, queue} -> hand_out(id, queue, state)
+      {id, queue} -> hand_out_one(id, queue, state)
       nil -> state
     end
   end
 
-  defp hand_out(id, queue, state) do
+  defp hand_out_one(id, queue, state) do
     with {:ok, request} <- Map.fetch(state.requests, id),
          {:ok, port} <- Roster.choose(state.roster, byte_size(request.body)) do
       hand_out(hand(%{state | queue: queue}, id, port))
@@ -533,8 +540,8 @@ defmodule Py.Switchboard do
   # --- looking after requests ---------------------------------------------------------------------
 
   defp look(state) do
-    state = Enum.reduce(state.young..(state.next_id - 1)//1, state, &grow_old/2)
-    state = %{state | young: state.next_id}
+    state = Enum.reduce(state.young..(state.newest - 1)//1, state, &grow_old/2)
+    state = %{state | young: state.newest, newest: state.next_id}
     now = Frame.now()
     Enum.reduce(Map.keys(state.old), state, &look_at(&1, now, &2))
   end
@@ -552,7 +559,7 @@ defmodule Py.Switchboard do
   defp look_at(id, now, state) do
     case Map.fetch!(state.requests, id) do
       %{since: nil, port: port} = request when port != nil ->
-        %{state | requests: %{state.requests | id => %{request | since: now - @tick * 1_000_000}}}
+        %{state | requests: %{state.requests | id => %{request | since: now - 2 * @tick * 1_000_000}}}
 
       request ->
         look_at_time(id, request, now, state)

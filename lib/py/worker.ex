@@ -48,7 +48,7 @@ defmodule Py.Worker do
   @pipe 48 * 1024
 
   # Short calls are handed over in advance, so that a worker need not wait for each.
-  @ahead 64
+  @ahead 128
 
   # The worker's own limits of the C stack are those of a thread in the node.
   @python_code "import sys; sys.path.append(sys.argv[1]); from _py_worker import main; main(sys.argv[2])"

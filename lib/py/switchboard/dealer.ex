@@ -5,13 +5,13 @@ defmodule Py.Switchboard.Dealer do
   # (a request in shared memory, a caller that is monitored, an answer that is not an answer) is left to the switchboard.
 
   alias Py.{Pool, Worker}
-  alias Py.Switchboard.{Request, Roster}
+  alias Py.Switchboard.{Queue, Request, Roster}
   alias Py.Worker.Frame
 
   @typedoc "What a worker can take: its load, the bytes on their way to it, its port, what it is given, how many."
   @type place :: {non_neg_integer, non_neg_integer, port, iodata, non_neg_integer}
 
-  @doc "Gives requests to workers that have room; tells which are left."
+  @doc "Gives requests that just came to workers that have room; tells which are left."
   @spec deal([Request.t()], map) :: {[Request.t()], map}
   def deal(requests, state) do
     {left, places, booked, id} =
@@ -21,20 +21,42 @@ defmodule Py.Switchboard.Dealer do
   end
 
   defp deal([%Request{shared: nil} = request | rest] = all, places, booked, id) do
-    size = byte_size(request.body)
-
-    case pick(places, size) do
-      nil ->
-        {all, places, booked, id}
-
-      {{load, bytes, port, frames, count}, others} ->
-        frame = Frame.request(id, request.verb, request.deadline, request.body)
-        place = {load + 1, bytes + size, port, [frames | frame], count + 1}
-        deal(rest, [place | others], Map.put(booked, id, %{request | port: port}), id + 1)
+    case put(places, id, request) do
+      nil -> {all, places, booked, id}
+      {port, places} -> deal(rest, places, Map.put(booked, id, %{request | port: port}), id + 1)
     end
   end
 
   defp deal(left, places, booked, id), do: {left, places, booked, id}
+
+  @doc "The same for requests that wait."
+  @spec deal_queued(map) :: map
+  def deal_queued(state) do
+    {queue, places, booked} =
+      deal_queued(state.queue, Roster.places(state.roster), state.requests)
+
+    %{state | queue: queue, roster: Roster.fill(state.roster, places), requests: booked}
+  end
+
+  defp deal_queued(queue, places, booked) do
+    with {id, rest} <- Queue.pop(queue),
+         %{^id => %Request{shared: nil} = request} <- booked,
+         {port, places} <- put(places, id, request) do
+      deal_queued(rest, places, %{booked | id => %{request | port: port}})
+    else
+      _nothing_that_can_be_dealt -> {queue, places, booked}
+    end
+  end
+
+  # The request in the place that is best for it.
+  defp put(places, id, request) do
+    size = byte_size(request.body)
+
+    with {{load, bytes, port, frames, count}, others} <- pick(places, size) do
+      frame = Frame.request(id, request.verb, request.deadline, request.body)
+      {port, [{load + 1, bytes + size, port, [frames | frame], count + 1} | others]}
+    end
+  end
 
   # The place with the least load, if it has room: one that has not has more than another.
   defp pick([place], size), do: if(room?(place, size), do: {place, []})

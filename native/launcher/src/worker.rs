@@ -25,7 +25,7 @@ const CANNOT_START: u8 = 127;
 pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let socket = arguments.option("--socket").ok_or("--socket is missing")?.as_bytes();
     let token = env::var(TOKEN).map_err(|_| format!("{TOKEN} is not set"))?;
-    let memory_limit = arguments.memory_limit()?;
+    let memory_limit = arguments.number("--memory-limit")?;
     linux::close_from(CONTROL).map_err(|error| format!("cannot close what was inherited: {error}"))?;
     let connect = |role| connect(socket, &token, role).map_err(|error| format!("cannot connect: {error}"));
     let (output, control) = (connect("output")?, connect("control")?);
