@@ -296,6 +296,14 @@ defmodule Py.Switchboard do
   defp joined("", bytes), do: bytes
   defp joined(partial, bytes), do: partial <> bytes
 
+  defp keep_partial(state, port, bytes) do
+    case Roster.fetch(state.roster, port) do
+      {:ok, %{partial: ^bytes}} -> state
+      {:ok, worker} -> put(state, %{worker | partial: bytes})
+      :error -> state
+    end
+  end
+
   defp take(state, %Request{} = request) do
     {id, state} = book(state, request)
     %{state | queue: :queue.in(id, state.queue)}
@@ -331,7 +339,7 @@ defmodule Py.Switchboard do
 
     case Frame.first(bytes) do
       {frame, rest} -> listen(rest, port, frame(frame, port, state))
-      nil -> %{state | roster: Roster.update(state.roster, port, &%{&1 | partial: bytes})}
+      nil -> keep_partial(state, port, bytes)
     end
   end
 
