@@ -9,8 +9,8 @@ defmodule Py.Switchboard do
 
   require Logger
 
-  alias Py.{Build, Error, Native, Pool, Python, Reception, Segments, Telemetry, Worker}
-  alias Py.Switchboard.{Dealer, Loan, Request, Roster}
+  alias Py.{Build, Error, Native, Pool, Python, Reception, Segments, Survivor, Telemetry, Worker}
+  alias Py.Switchboard.{Dealer, Loan, Queue, Report, Request, Roster}
   alias Py.Worker.{Frame, Output}
 
   # Requests that are taken in one go, and written with one write to each worker.
@@ -35,7 +35,7 @@ defmodule Py.Switchboard do
     :leader,
     :roster,
     requests: %{},
-    queue: :queue.new(),
+    queue: Queue.new(),
     returned: [],
     next_id: 1,
     # Requests below `young` have been there for a tick at least; `old` are those of them that still are, and the
@@ -62,6 +62,7 @@ defmodule Py.Switchboard do
   @impl true
   def init({options, pool, leader}) do
     Process.flag(:trap_exit, true)
+    Survivor.watch(options.name)
     Pool.mark(options.name, :starting)
 
     with {:ok, python} <- find(options.python),
@@ -150,7 +151,7 @@ defmodule Py.Switchboard do
     end
   end
 
-  def handle_call(:info, _from, state), do: {:reply, info(state), state}
+  def handle_call(:info, _from, state), do: {:reply, Report.info(state), state}
 
   def handle_call({:resize, size}, _from, state) do
     state = %{state | options: %{state.options | size: size}}
@@ -176,37 +177,6 @@ defmodule Py.Switchboard do
     {id, state} = book(state, %Request{from: from, ref: ref = make_ref(), mode: :raw, port: port, question?: true})
     Worker.control(Roster.worker(state.roster, port), Frame.stacks(id))
     {ref, state}
-  end
-
-  defp info(state) do
-    requests = Map.values(state.requests) |> Enum.reject(& &1.question?)
-    {queued, handed} = Enum.split_with(requests, &(&1.port == nil))
-    workers = Enum.sort_by(Roster.workers(state.roster), & &1.number)
-
-    %{
-      size: state.options.size,
-      concurrency: state.options.concurrency,
-      max_queue: state.options.max_queue,
-      queued: length(queued),
-      running: Enum.count(handed, &(not &1.awaiting?)),
-      awaiting: Enum.count(handed, & &1.awaiting?),
-      calls: state.roster.calls + Enum.sum(Enum.map(workers, & &1.calls)),
-      restarts: state.roster.restarts,
-      last_failure: state.roster.last_failure,
-      workers: Enum.map(workers, &worker_info/1)
-    }
-  end
-
-  defp worker_info(worker) do
-    %{
-      os_pid: worker.os_pid,
-      stage: worker.stage,
-      rss: Worker.rss(worker),
-      calls: worker.calls,
-      running: worker.load,
-      awaiting: worker.awaiting,
-      age_ms: Worker.now() - worker.started
-    }
   end
 
   # --- requests -----------------------------------------------------------------------------------
@@ -250,12 +220,10 @@ defmodule Py.Switchboard do
     end
   end
 
-  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state) do
-    case Enum.find(state.old, fn {_id, other} -> other == monitor end) do
-      nil -> {:noreply, reader_died(state, monitor)}
-      {id, _monitor} -> {:noreply, state |> cancel(id) |> dispatch()}
-    end
-  end
+  def handle_info({{:py_dead, id}, _monitor, :process, _pid, _reason}, state),
+    do: {:noreply, state |> cancel(id) |> dispatch()}
+
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state), do: {:noreply, reader_died(state, monitor)}
 
   def handle_info({:py_returned, port, segment}, state), do: {:noreply, give_back(state, port, segment)}
 
@@ -306,7 +274,7 @@ defmodule Py.Switchboard do
 
   defp take(state, %Request{} = request) do
     {id, state} = book(state, request)
-    %{state | queue: :queue.in(id, state.queue)}
+    %{state | queue: Queue.put(state.queue, id, request)}
   end
 
   defp book(state, request) do
@@ -326,7 +294,7 @@ defmodule Py.Switchboard do
   end
 
   defp take_all(requests, state) do
-    if :queue.is_empty(state.queue) do
+    if Queue.empty?(state.queue) do
       {left, state} = Dealer.deal(requests, state)
       Enum.reduce(left, state, &take(&2, &1))
     else
@@ -347,20 +315,25 @@ defmodule Py.Switchboard do
   defp dispatch(state), do: state |> hand_out() |> flush() |> keep_looking()
 
   defp hand_out(state) do
-    if :queue.is_empty(state.queue), do: state, else: state |> Dealer.deal_queued() |> hand_out_one()
+    if Queue.empty?(state.queue), do: state, else: state |> Dealer.deal_queued() |> hand_out_one()
   end
 
   # What the dealer leaves: requests in shared memory, and those that were cancelled while they waited.
   defp hand_out_one(state) do
-    with {{:value, id}, queue} <- :queue.out(state.queue),
-         {:ok, request} <- Map.fetch(state.requests, id),
+    case Queue.pop(state.queue) do
+      {id, queue} -> hand_out_one(id, queue, state)
+      nil -> state
+    end
+  end
+
+  defp hand_out_one(id, queue, state) do
+    with {:ok, request} <- Map.fetch(state.requests, id),
          {:ok, port} <- Roster.choose(state.roster, byte_size(request.body)) do
       hand_out(hand(%{state | queue: queue}, id, port))
     else
-      {:empty, _queue} -> state
       # It was cancelled while it waited.
-      :error -> hand_out(%{state | queue: :queue.drop(state.queue)})
-      :nobody -> state |> staff_lazily()
+      :error -> hand_out(%{state | queue: queue})
+      :nobody -> staff_lazily(state)
     end
   end
 
@@ -381,7 +354,7 @@ defmodule Py.Switchboard do
       # It is dead, which is on its way to us: another gets it.
       :error ->
         roster = Roster.update(state.roster, port, &%{&1 | crowded: true})
-        %{state | roster: roster, queue: :queue.in_r(id, state.queue)}
+        %{state | roster: roster, queue: Queue.put_back(state.queue, id, request)}
     end
   end
 
@@ -405,8 +378,14 @@ defmodule Py.Switchboard do
   defp requeue(%{returned: []} = state), do: state
 
   defp requeue(state) do
-    queue = Enum.reduce(state.returned, state.queue, &:queue.in_r/2)
-    %{state | queue: queue, returned: []}
+    Enum.reduce(state.returned, %{state | returned: []}, &requeue/2)
+  end
+
+  defp requeue(id, state) do
+    case state.requests do
+      %{^id => request} -> %{state | queue: Queue.put_back(state.queue, id, request)}
+      _cancelled -> state
+    end
   end
 
   # --- what workers say ---------------------------------------------------------------------------
@@ -456,7 +435,7 @@ defmodule Py.Switchboard do
     case state.requests do
       %{^id => request} ->
         state = state |> relieved(request) |> keep_lent(request, port)
-        requests = Map.put(state.requests, id, %{request | port: nil})
+        requests = Map.put(state.requests, id, %{request | port: nil, since: nil})
         %{state | requests: requests, returned: [id | state.returned]}
 
       _cancelled ->
@@ -556,6 +535,7 @@ defmodule Py.Switchboard do
 
   defp cancel(state, id) do
     {request, requests} = Map.pop!(state.requests, id)
+    Request.drop(request)
     if request.port, do: Worker.control(Roster.worker(state.roster, request.port), Frame.cancel(id))
     settle(%{state | requests: requests}, id, request, fn -> :ok end)
   end
@@ -576,14 +556,27 @@ defmodule Py.Switchboard do
 
   defp grow_old(id, state) do
     case state.requests do
-      %{^id => %{from: from}} when from != nil -> %{state | old: Map.put(state.old, id, Process.monitor(from))}
+      %{^id => %{from: from}} when from != nil -> %{state | old: Map.put(state.old, id, watch(from, id))}
       _settled -> state
     end
   end
 
-  # A worker tells the end of the time of what it has by itself.
+  # The message of its death says which request it is about: a caller may have had thousands.
+  defp watch(from, id), do: :erlang.monitor(:process, from, tag: {:py_dead, id})
+
   defp look_at(id, now, state) do
     case Map.fetch!(state.requests, id) do
+      %{since: nil, port: port} = request when port != nil ->
+        %{state | requests: %{state.requests | id => %{request | since: now - 2 * @tick * 1_000_000}}}
+
+      request ->
+        look_at_time(id, request, now, state)
+    end
+  end
+
+  # A worker tells the end of the time of what it has by itself.
+  defp look_at_time(id, request, now, state) do
+    case request do
       %{deadline: deadline} when deadline in [0, nil] or deadline > now -> state
       %{port: nil} -> fail(state, id, Error.new(:timeout, "the time was up before it could run"))
       request -> kill_if_silent(request, now, state)
@@ -728,8 +721,8 @@ defmodule Py.Switchboard do
   end
 
   defp wait_again(state, id, request) do
-    requests = Map.put(state.requests, id, %{request | port: nil})
-    %{state | requests: requests, queue: :queue.in_r(id, state.queue)}
+    requests = Map.put(state.requests, id, %{request | port: nil, since: nil})
+    %{state | requests: requests, queue: Queue.put_back(state.queue, id, request)}
   end
 
   defp crash(worker, exit, words) do
@@ -800,7 +793,11 @@ defmodule Py.Switchboard do
     {:error,
      Error.new(
        :overloaded,
-       "#{inspect(pool.name)} runs #{info.running} calls and #{info.queued} wait (max_queue: #{info.max_queue})"
+       "#{inspect(pool.name)} runs #{info.running} calls (#{places(board)}) and #{info.queued} wait " <>
+         "(max_queue: #{info.max_queue})"
      )}
   end
+
+  defp places(%{concurrency: 1, size: size}), do: "size: #{size}"
+  defp places(%{concurrency: n, size: size}), do: "size: #{div(size, n)}, concurrency: #{n}"
 end

@@ -5,7 +5,7 @@ defmodule Py.Workers do
 
   import Py.Segments, only: [shared_from: 0]
 
-  alias Py.{Error, Pool, Segments, Switchboard, Telemetry}
+  alias Py.{Error, Pool, Segments, Survivor, Switchboard, Telemetry}
   alias Py.Pool.Startup
   alias Py.Switchboard.{Loan, Request}
   alias Py.Worker.Frame
@@ -41,8 +41,18 @@ defmodule Py.Workers do
   def submit(pool, tag, leader, request, timeout) do
     times = :atomics.new(1, signed: false)
 
-    with :ok <- ask(pool, tag, :result, leader, request, timeout, times),
-         do: {:py_worker, pool.pid, tag, times}
+    Survivor.owe(tag, pool.pid)
+
+    case ask(pool, tag, :result, leader, request, timeout, times) do
+      :ok ->
+        if Survivor.answers?(tag, pool.pid),
+          do: {:py_worker, pool.pid, tag, times},
+          else: {:error, Startup.stopped(pool.name)}
+
+      refused ->
+        Survivor.settle(tag)
+        refused
+    end
   end
 
   @doc "Ends a request: nothing will come, or its reply is there."
@@ -69,7 +79,7 @@ defmodule Py.Workers do
       {verb, iovec} = Frame.encode(leader, request)
       {body, shared} = body(iovec, pool)
 
-      request = %Request{
+      asked = %Request{
         from: self(),
         ref: ref,
         mode: mode,
@@ -77,10 +87,11 @@ defmodule Py.Workers do
         deadline: Frame.deadline(timeout),
         times: times,
         body: body,
-        shared: shared
+        shared: shared,
+        subject: if(shared, do: Request.subject(request))
       }
 
-      send(pool.pid, {:py_call, request})
+      send(pool.pid, {:py_call, asked})
       :ok
     else
       Switchboard.overloaded(pool)

@@ -19,6 +19,11 @@ defmodule Py.Worker.Frame do
 
   @verbs %{call: 0, eval: 1, exec: 2, getattr: 3, reload: 4}
 
+  @names Map.new(@verbs, fn {name, verb} -> {verb, name} end)
+
+  @spec verb(byte) :: atom
+  def verb(number), do: Map.fetch!(@names, number)
+
   # Where it is nanoseconds anyway, the conversion is what costs.
   @perf_counter_unit :erlang.convert_time_unit(1, :second, :perf_counter)
 
