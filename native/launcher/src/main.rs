@@ -2,9 +2,11 @@
 //! descriptors 3 and 4 and the node's own 0, 1 and 2:
 //!
 //!     py_launcher worker --socket NAME [--memory-limit BYTES] -- PROGRAM ARGUMENTS...
+//!     py_launcher fork --socket NAME -- TEMPLATE
 
 mod arguments;
 mod ffi;
+mod fork;
 mod limits;
 mod linux;
 mod worker;
@@ -22,7 +24,8 @@ fn main() -> ExitCode {
     let mode = arguments.next().unwrap_or_default();
     let result = match mode.to_str() {
         Some("worker") => Arguments::parse(arguments).and_then(|arguments| worker::run(&arguments)),
-        _ => Err(format!("{} is no mode: there is worker", mode.display())),
+        Some("fork") => Arguments::parse(arguments).and_then(|arguments| fork::run(&arguments)),
+        _ => Err(format!("{} is no mode: there are worker and fork", mode.display())),
     };
     result.unwrap_or_else(|reason| {
         eprintln!("py_launcher: {reason}");

@@ -35,6 +35,8 @@ pub mod outgoing {
     pub const HELLO: u8 = 7;
     /// A call does not stop: this process is about to end.
     pub const STUCK: u8 = 8;
+    /// From a template: it forks workers from now on, or, where something is there, why it does not.
+    pub const FORKS: u8 = 9;
 }
 
 /// The whole frames at the beginning of `bytes`, and how many bytes they take.

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use crate::ffi;
+
 /// More than this is not kept back.
 const ENOUGH: usize = 32 * 1024;
 
@@ -45,6 +47,11 @@ impl Outbox {
     pub fn new(pipe: OwnedFd) -> Self {
         IS_MAIN.set(true);
         Outbox { pipe, kept: Mutex::default() }
+    }
+
+    /// Goes on with another pipe, in a process that was forked when nothing was in line.
+    pub fn reopen(&self, pipe: OwnedFd) -> std::io::Result<()> {
+        ffi::replace(&self.pipe, &pipe)
     }
 
     /// Puts a frame in line, to go out with the others.

@@ -192,12 +192,13 @@ fn leader_etf(body: &Body) -> Vec<u8> {
 /// paths.
 pub struct Start {
     answer: Answer,
-    pool: Arc<Pool>,
+    /// None in a template, which opens none.
+    pool: Option<Arc<Pool>>,
     body: Body,
 }
 
 impl Start {
-    pub fn new(out: &'static Outbox, pool: Arc<Pool>, id: u64, body: &[u8]) -> Result<Self, Malformed> {
+    pub fn new(out: &'static Outbox, pool: Option<Arc<Pool>>, id: u64, body: &[u8]) -> Result<Self, Malformed> {
         Ok(Start { answer: Answer::new(out, id), pool, body: Body::new(body)? })
     }
 }
@@ -243,8 +244,8 @@ impl Wire for Start {
 
     /// The pool is open before the BEAM hears of it.
     fn send(&self, outcome: Outcome<'_, '_>) {
-        if let Outcome::Done = outcome {
-            self.pool.opened();
+        if let (Outcome::Done, Some(pool)) = (&outcome, &self.pool) {
+            pool.opened();
         }
         self.answer.send(outcome);
     }
