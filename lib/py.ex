@@ -2,7 +2,7 @@ defmodule Py do
   @external_resource readme = Path.expand("../README.md", __DIR__)
   @moduledoc File.read!(readme)
 
-  alias Py.{Bytes, Caller, Cast, Code, Error, Future, Options}
+  alias Py.{Buffer, Bytes, Caller, Cast, Code, Error, Future, Options}
 
   @typedoc "A module, as an atom or a string: `:math`, `\"os.path\"`."
   @type target :: atom | String.t()
@@ -208,6 +208,16 @@ defmodule Py do
   """
   @spec bytes(binary) :: Bytes.t()
   def bytes(binary) when is_binary(binary), do: %Bytes{data: binary}
+
+  @doc """
+  A binary that Python sees through a read-only `memoryview`. To a worker process (`in: :process`) one of 64 KB and
+  more goes in shared memory, where Python sees it without a copy of its own.
+
+      iex> Py.eval("data.readonly, data[0], len(data)", %{data: Py.buffer(<<255, 0>>)})
+      {:ok, {true, 255, 2}}
+  """
+  @spec buffer(binary) :: Buffer.t()
+  def buffer(binary) when is_binary(binary), do: %Buffer{data: binary}
 
   @doc """
   Like `call/4`, but returns the value or raises `Py.Error`, with Python's frames in front of the stacktrace.

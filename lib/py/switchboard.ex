@@ -9,9 +9,9 @@ defmodule Py.Switchboard do
 
   require Logger
 
-  alias Py.{Build, Error, Pool, Python, Reception, Telemetry, Worker}
-  alias Py.Switchboard.{Request, Roster}
-  alias Py.Worker.{Frame, Output}
+  alias Py.{Build, Error, Native, Pool, Python, Reception, Segments, Telemetry, Worker}
+  alias Py.Switchboard.{Loan, Request, Roster}
+  alias Py.Worker.{Frame, Output, Template}
 
   # Requests that are taken in one go, and written with one write to each worker.
   @batch 256
@@ -42,6 +42,8 @@ defmodule Py.Switchboard do
     young: 1,
     old: %{},
     ticks?: false,
+    # Of the workers, with `prefork: true`.
+    template: nil,
     questions: %{}
   ]
 
@@ -63,6 +65,7 @@ defmodule Py.Switchboard do
     Pool.mark(options.name, :starting)
 
     with {:ok, python} <- find(options.python),
+         pool = put_in(pool.board.segments, Segments.new()),
          {:ok, state} <- open(options, %{pool | pid: self(), python: python}, leader) do
       Process.send_after(self(), :round, @round)
       Pool.mark(options.name, state.pool)
@@ -76,7 +79,8 @@ defmodule Py.Switchboard do
 
   defp find(choice) do
     with {:ok, python} <- Python.find(choice),
-         :ok <- Build.ensure(nil) do
+         :ok <- Build.ensure(nil),
+         :ok <- Native.Base.load(Build.base_file()) do
       {:ok, python}
     else
       {:error, text} ->
@@ -91,6 +95,7 @@ defmodule Py.Switchboard do
       python: pool.python,
       facts: facts(options),
       leader: leader,
+      template: if(options.prefork, do: :wanted),
       roster: Roster.new(if(options.lazy, do: 0, else: options.size))
     }
 
@@ -106,6 +111,7 @@ defmodule Py.Switchboard do
 
   # A supervisor waits for its child: only what workers send is looked at until they serve.
   defp await_workers(%{roster: %{failure: %Error{} = error}} = state) do
+    Template.stop(state.template)
     Roster.each(state.roster, &Worker.stop/1)
     {:error, error}
   end
@@ -119,6 +125,7 @@ defmodule Py.Switchboard do
         {:py_socket, _token, _role, _socket} = message -> message
         {:tcp, _socket, _bytes} = message -> message
         {:start_timeout, _port} = message -> message
+        {:py_template, _pid, _what} = message -> message
       end
       |> handle_info(state)
       |> elem(1)
@@ -131,6 +138,7 @@ defmodule Py.Switchboard do
     Pool.mark(state.pool.name, :stopped)
     error = Pool.Startup.stopped(state.pool.name)
     for {_id, request} <- state.requests, do: Request.answer(request, {:error, error})
+    Template.stop(state.template)
     Roster.each(state.roster, &Worker.stop/1)
   end
 
@@ -189,6 +197,7 @@ defmodule Py.Switchboard do
       calls: state.roster.calls + Enum.sum(Enum.map(workers, & &1.calls)),
       restarts: state.roster.restarts,
       last_failure: state.roster.last_failure,
+      prefork: Template.describe(state.template),
       workers: Enum.map(workers, &worker_info/1)
     }
   end
@@ -237,9 +246,12 @@ defmodule Py.Switchboard do
         {:noreply, state}
 
       worker ->
-        {:noreply, put(state, connect(worker, role, socket))}
+        {:noreply, state |> put(Worker.connect(worker, role, socket)) |> dispatch()}
     end
   end
+
+  def handle_info({:py_template, pid, what}, state),
+    do: {:noreply, state |> template(pid, what) |> staff() |> dispatch()}
 
   def handle_info({:tcp, socket, bytes}, state) do
     case Enum.find(Roster.workers(state.roster), &(&1.output.socket == socket)) do
@@ -250,10 +262,12 @@ defmodule Py.Switchboard do
 
   def handle_info({:DOWN, monitor, :process, _pid, _reason}, state) do
     case Enum.find(state.old, fn {_id, other} -> other == monitor end) do
-      nil -> {:noreply, state}
+      nil -> {:noreply, reader_died(state, monitor)}
       {id, _monitor} -> {:noreply, state |> cancel(id) |> dispatch()}
     end
   end
+
+  def handle_info({:py_returned, port, segment}, state), do: {:noreply, give_back(state, port, segment)}
 
   def handle_info(:tick, state), do: {:noreply, %{state | ticks?: false} |> look() |> dispatch()}
   def handle_info(:round, state), do: {:noreply, state |> go_round() |> staff() |> dispatch()}
@@ -267,6 +281,27 @@ defmodule Py.Switchboard do
   end
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  # Whoever was to read a segment is dead.
+  defp reader_died(state, monitor) do
+    found =
+      for worker <- Roster.workers(state.roster),
+          {segment, ^monitor} <- worker.readers,
+          do: {worker.port, segment}
+
+    Enum.reduce(found, state, fn {port, segment}, state -> give_back(state, port, segment) end)
+  end
+
+  defp give_back(state, port, segment) do
+    with {:ok, worker} <- Roster.fetch(state.roster, port),
+         {monitor, readers} when monitor != nil <- Map.pop(worker.readers, segment) do
+      Process.demonitor(monitor, [:flush])
+      Worker.control(worker, Frame.returned(segment))
+      put(state, %{worker | readers: readers})
+    else
+      _dead_or_returned -> state
+    end
+  end
 
   defp joined("", bytes), do: bytes
   defp joined(partial, bytes), do: partial <> bytes
@@ -309,7 +344,27 @@ defmodule Py.Switchboard do
   end
 
   defp hand(state, id, port) do
-    request = Map.fetch!(state.requests, id)
+    case Map.fetch!(state.requests, id) do
+      %{shared: nil} = request -> hand_through_pipe(state, id, request, port)
+      request -> hand_in_memory(state, id, request, port)
+    end
+  end
+
+  defp hand_in_memory(state, id, request, port) do
+    case Worker.lend(Roster.worker(state.roster, port), request.shared) do
+      {:ok, worker} ->
+        frame = Frame.shared_request(id, request.verb, request.deadline, request.shared)
+        roster = state.roster |> Roster.put(worker) |> Roster.give(port, frame, 0)
+        %{state | roster: roster, requests: Map.put(state.requests, id, %{request | port: port})}
+
+      # It is dead, which is on its way to us: another gets it.
+      :error ->
+        roster = Roster.update(state.roster, port, &%{&1 | crowded: true})
+        %{state | roster: roster, queue: :queue.in_r(id, state.queue)}
+    end
+  end
+
+  defp hand_through_pipe(state, id, request, port) do
     size = byte_size(request.body)
     frame = Frame.request(id, request.verb, request.deadline, request.body)
     roster = Roster.give(state.roster, port, frame, size)
@@ -344,10 +399,42 @@ defmodule Py.Switchboard do
     end
   end
 
-  defp frame({:given_back, id}, _port, state) do
+  defp frame({:shared, id, run, segment, len}, port, state) do
+    worker = receive_segment(Roster.worker(state.roster, port), segment)
+    loan = %Loan{board: self(), port: port, id: segment, segment: worker.segments[segment], len: len}
+
+    case Map.pop(state.requests, id) do
+      {nil, _requests} ->
+        Worker.control(worker, Frame.returned(segment))
+        put(state, worker)
+
+      {request, requests} ->
+        reader = Request.lend(request, run, loan)
+        worker = %{worker | readers: Map.put(worker.readers, segment, Process.monitor(reader))}
+        settle(put(%{state | requests: requests}, worker), id, request, fn -> :ok end)
+    end
+  end
+
+  defp frame({:returned, segment}, port, state) do
+    worker = Roster.worker(state.roster, port)
+
+    case Map.pop(worker.lent, segment) do
+      {nil, _lent} ->
+        state
+
+      {memory, lent} ->
+        Segments.put(state.pool.board.segments, segment, memory)
+        put(state, %{worker | lent: lent})
+    end
+  end
+
+  defp frame({:dropped, segment}, port, state),
+    do: %{state | roster: Roster.update(state.roster, port, &%{&1 | segments: Map.delete(&1.segments, segment)})}
+
+  defp frame({:given_back, id}, port, state) do
     case state.requests do
       %{^id => request} ->
-        state = relieved(state, request)
+        state = state |> relieved(request) |> keep_lent(request, port)
         requests = Map.put(state.requests, id, %{request | port: nil})
         %{state | requests: requests, returned: [id | state.returned]}
 
@@ -368,12 +455,9 @@ defmodule Py.Switchboard do
     end
   end
 
-  defp frame({:send, :pid, to, message}, _port, state), do: deliver(:erlang.binary_to_term(to), message, state)
-
-  defp frame({:send, :name, name, message}, _port, state) do
-    deliver(String.to_existing_atom(name), message, state)
-  rescue
-    ArgumentError -> state
+  defp frame({:send, _kind, _to, _message} = frame, _port, state) do
+    Worker.deliver(frame)
+    state
   end
 
   defp frame({:crowded, crowded}, port, state),
@@ -382,27 +466,22 @@ defmodule Py.Switchboard do
   defp frame({:hello, os_pid, version}, port, state) do
     worker = %{Roster.worker(state.roster, port) | os_pid: os_pid, version: version}
     {id, state} = book(state, %Request{mode: :start, port: port, question?: true})
-    deadline = Frame.deadline(state.options.start_timeout)
-    put(state, %{worker | outgoing: [worker.outgoing | Frame.start(id, deadline, start_parts(state))]})
+    frame = Worker.start_frame(worker, id, state.options, state.leader)
+    put(state, %{worker | outgoing: [worker.outgoing | frame]})
   end
 
   defp frame(:stuck, port, state),
     do: %{state | roster: Roster.update(state.roster, port, &%{&1 | stuck: true})}
 
-  defp start_parts(%{options: options, leader: leader}) do
-    %{source: init, file: file, line: line} = source(options.init)
-    {leader, init, file, line, Enum.map(options.paths, &Path.expand/1)}
-  end
+  # What it read is to be read again, and not to be used for another request meanwhile.
+  defp keep_lent(state, %{shared: nil}, _port), do: state
 
-  defp source(%Py.Code{} = code), do: code
-  defp source(source), do: %{source: source, file: nil, line: 1}
+  defp keep_lent(state, %{shared: {segment, _memory, _len}}, port),
+    do: %{state | roster: Roster.update(state.roster, port, &%{&1 | lent: Map.delete(&1.lent, segment)})}
 
-  # A name nobody has is nobody: the worker that sends cannot be told.
-  defp deliver(to, message, state) do
-    send(to, :erlang.binary_to_term(message, [:safe]))
-    state
-  rescue
-    ArgumentError -> state
+  # A segment is sent before the frame that names it, on another way.
+  defp receive_segment(worker, segment) do
+    if is_map_key(worker.segments, segment), do: worker, else: Worker.receive_segments(worker)
   end
 
   # --- requests that end --------------------------------------------------------------------------
@@ -477,7 +556,6 @@ defmodule Py.Switchboard do
     if now > limit do
       worker = Roster.worker(state.roster, request.port)
       Worker.kill(worker)
-      Worker.stop(worker)
       worker |> ended({:signal, 9}, state) |> staff()
     else
       state
@@ -490,10 +568,12 @@ defmodule Py.Switchboard do
 
   defp facts_of(worker, state), do: %{pool: state.pool.name, os_pid: worker.os_pid}
 
-  defp connect(worker, :control, socket), do: %{worker | control: socket}
-  defp connect(worker, :output, socket), do: %{worker | output: Output.connect(worker.output, socket)}
-
   # Starts as many workers as are missing, unless the last ones failed just now.
+  defp staff(%{template: :wanted, roster: %{waits?: false, wanted: wanted}} = state) when wanted > 0,
+    do: %{state | template: Template.start(state.python, state.options, state.facts, state.leader)}
+
+  defp staff(%{template: template} = state) when template == :wanted or elem(template, 0) == :starting, do: state
+
   defp staff(state) do
     case Roster.missing(state.roster) do
       0 -> state
@@ -507,7 +587,9 @@ defmodule Py.Switchboard do
   defp staff_lazily(state), do: state
 
   defp start_worker(state) do
-    case Worker.start(state.roster.next_number, state.python, state.options, state.facts) do
+    role = Template.role(state.template)
+
+    case Worker.start(state.roster.next_number, state.python, state.options, state.facts, role) do
       {:ok, worker} ->
         start_timer(worker, state.options.start_timeout)
         %{state | roster: Roster.add(state.roster, worker)}
@@ -522,7 +604,7 @@ defmodule Py.Switchboard do
   defp start_timer(worker, timeout), do: Process.send_after(self(), {:start_timeout, worker.port}, timeout + @kill_after)
 
   defp started(state, request, port, :ok) do
-    roster = state.roster |> Roster.update(request.port, &%{&1 | stage: :ready}) |> Roster.served()
+    roster = state.roster |> Roster.update(request.port, &%{&1 | stage: if(&1.control, do: :ready, else: :unconnected)}) |> Roster.served()
     Reception.forget(Roster.worker(roster, port).token)
     retire_one(%{state | roster: roster})
   end
@@ -561,10 +643,13 @@ defmodule Py.Switchboard do
 
   # A worker died. What it had is lost; what it did not begin is not.
   defp ended(worker, exit, state) do
-    {output, words} = Output.last_words(worker.output, facts_of(worker, state))
-    Worker.stop(%{worker | output: output})
+    {_output, words} = Output.last_words(worker.output, facts_of(worker, state))
+    worker = Worker.receive_segments(worker)
+    {begun, frames} = Worker.last_page(worker)
+    # What it had answered and not written counts as answered.
+    state = Enum.reduce(frames, put(state, worker), &frame(&1, worker.port, &2))
     error = crash(worker, exit, words)
-    state = lost(%{state | roster: Roster.remove(state.roster, worker)}, worker.port, error)
+    state = lost(%{requeue(state) | roster: Roster.remove(state.roster, worker)}, worker, begun, error)
 
     cond do
       worker.stage == :starting -> failed(state, error)
@@ -573,14 +658,36 @@ defmodule Py.Switchboard do
     end
   end
 
-  defp lost(state, port, error) do
-    ids = for {id, %{port: ^port}} <- state.requests, do: id
+  defp lost(state, worker, begun, error) do
+    Worker.stop(worker)
+    port = worker.port
+    had = for {id, %{port: ^port} = request} <- state.requests, do: {id, request}
+    {over, waiting} = Enum.split_with(had, fn {id, request} -> begun?(id, request, begun) end)
+    take_in(state, worker, waiting)
 
-    Enum.reduce(ids, state, fn id, state ->
-      {request, requests} = Map.pop!(state.requests, id)
-      if request.from, do: Request.answer(request, {:error, error})
-      forget(%{state | requests: requests}, id, request)
-    end)
+    state = Enum.reduce(over, state, fn {id, request}, state -> give_up(state, id, request, error) end)
+    waiting |> Enum.sort(:desc) |> Enum.reduce(state, fn {id, request}, state -> wait_again(state, id, request) end)
+  end
+
+  defp begun?(_id, %{question?: true}, _begun), do: true
+  defp begun?(_id, %{awaiting?: true}, _begun), do: true
+  defp begun?(_id, _request, :unknown), do: true
+  defp begun?(id, _request, begun), do: MapSet.member?(begun, id)
+
+  # The segments that it read, but for those of requests that are to run elsewhere.
+  defp take_in(state, worker, waiting) do
+    kept = for {_id, %{shared: {segment, _memory, _len}}} <- waiting, do: segment
+    for {segment, memory} <- Map.drop(worker.lent, kept), do: Segments.put(state.pool.board.segments, segment, memory)
+  end
+
+  defp give_up(state, id, request, error) do
+    Request.answer(request, {:error, error})
+    forget(%{state | requests: Map.delete(state.requests, id)}, id, request)
+  end
+
+  defp wait_again(state, id, request) do
+    requests = Map.put(state.requests, id, %{request | port: nil})
+    %{state | requests: requests, queue: :queue.in_r(id, state.queue)}
   end
 
   defp crash(worker, exit, words) do
@@ -593,14 +700,29 @@ defmodule Py.Switchboard do
     %{Error.new(:crashed, "the worker process #{worker.os_pid} #{cause}#{words}") | exit: exit}
   end
 
+  defp template(%{template: {_stage, pid, _socket}} = state, pid, what), do: template(state, what)
+  defp template(state, _of_before, _what), do: state
+
+  defp template(%{template: {:starting, pid, socket}} = state, :active), do: %{state | template: {:active, pid, socket}}
+
+  defp template(state, {:off, why}) do
+    Logger.warning("each worker of #{inspect(state.pool.name)} runs init: by itself, in spite of prefork: true, since #{why}")
+    %{state | template: {:off, why}}
+  end
+
+  defp template(state, {:failed, error}),
+    do: failed(%{state | template: :wanted}, error, "the template of #{inspect(state.pool.name)} is gone")
+
+  defp failed(state, error), do: failed(state, error, "a worker of #{inspect(state.pool.name)} did not start")
+
   # No worker came to serve: the next try waits, longer each time.
-  defp failed(state, error) do
+  defp failed(state, error, what) do
     {delay, roster} = Roster.failed(state.roster, error)
     state = %{state | roster: roster}
 
     if delay do
       Process.send_after(self(), :staff, delay)
-      Logger.error("a worker of #{inspect(state.pool.name)} did not start: #{Exception.message(error)}")
+      Logger.error("#{what}: #{Exception.message(error)}")
     end
 
     if delay && Roster.serving(roster) == [], do: fail_queued(state, error), else: state
@@ -617,8 +739,16 @@ defmodule Py.Switchboard do
   defp go_round(state) do
     Process.send_after(self(), :round, @round)
     state = Enum.reduce(Roster.draining(state.roster), state, &stop_when_idle(&2, &1))
+    state = forget_segments(state)
     worn = for worker <- Roster.workers(state.roster), worn?(worker, state.options), do: worker.port
     %{state | roster: Roster.replace(state.roster, worn)}
+  end
+
+  defp forget_segments(state) do
+    case Segments.sweep(state.pool.board.segments) do
+      [] -> state
+      dropped -> Enum.reduce(Roster.workers(state.roster), state, &put(&2, Worker.forget(&1, dropped)))
+    end
   end
 
   defp worn?(%{stage: :ready} = worker, options) do

@@ -4,11 +4,13 @@ defmodule Py.Worker do
   # One worker process as its switchboard sees it. `native/worker` is what runs in it.
 
   alias Py.{Build, Reception}
+  alias Py.Native.Base
   alias Py.Worker.{Frame, Output}
 
-  @enforce_keys [:number, :port, :token, :started]
+  @enforce_keys [:number, :role, :port, :token, :started]
   defstruct [
     :number,
+    :role,
     :port,
     :token,
     :started,
@@ -29,6 +31,14 @@ defmodule Py.Worker do
     stuck: false,
     # The beginning of a frame whose end was not read yet.
     partial: "",
+    # Segments of ours: those that it has, and those that it reads.
+    known: MapSet.new(),
+    lent: %{},
+    # Segments of its own, and what it is at.
+    segments: %{},
+    page: nil,
+    # Processes that read a segment of its own, by the segment's id.
+    readers: %{},
     # Frames that go out with the next write.
     outgoing: []
   ]
@@ -42,25 +52,35 @@ defmodule Py.Worker do
   @ahead 64
 
   # The worker's own limits of the C stack are those of a thread in the node.
-  @python_code "import sys; sys.path.append(sys.argv[1]); from _py_worker import main; main(sys.argv[2])"
+  @python_code "import sys; sys.path.append(sys.argv[1]); import _py_worker; " <>
+                 "getattr(_py_worker, sys.argv[2])(*sys.argv[3:])"
+
+  @typedoc "A process that runs `init`; one that is forked by a template; a template. Both with the name of its socket."
+  @type role :: :plain | {:forked, String.t()} | {:template, String.t()}
 
   @doc "Starts the process; the calling process owns it, and gets its messages."
-  @spec start(pos_integer, Py.Python.t(), map, tuple) :: {:ok, t} | {:error, String.t()}
-  def start(number, python, options, facts) do
+  @spec start(non_neg_integer, Py.Python.t(), map, tuple, role) :: {:ok, t} | {:error, String.t()}
+  def start(number, python, options, facts, role) do
     {token, socket} = Reception.expect()
-
-    arguments =
-      ["worker", "--socket", socket] ++
-        limit(options.memory_limit) ++
-        ["--", python.executable, "-P", "-c", @python_code, python_path(), Build.worker_file()]
-
+    arguments = arguments(role, socket, python, options)
     port = Port.open({:spawn_executable, Build.launcher_file()}, settings(arguments, token, options))
     Port.command(port, Frame.configure(facts))
-    {:ok, %__MODULE__{number: number, port: port, token: token, started: now(), output: Output.new()}}
+    {:ok, %__MODULE__{number: number, role: role, port: port, token: token, started: now(), output: Output.new()}}
   rescue
     # There are no more processes or descriptors to be had.
     error in ErlangError -> {:error, "no worker process could be started: #{inspect(error.original)}"}
   end
+
+  defp arguments({:forked, template}, socket, _python, _options), do: ["fork", "--socket", socket, "--", template]
+
+  defp arguments(role, socket, python, options) do
+    ["worker", "--socket", socket] ++
+      limit(options.memory_limit) ++
+      ["--", python.executable, "-P", "-c", @python_code, python_path() | what_runs(role)]
+  end
+
+  defp what_runs(:plain), do: ["main", Build.worker_file()]
+  defp what_runs({:template, socket}), do: ["template", Build.worker_file(), socket]
 
   defp settings(arguments, token, options) do
     env = for {name, value} <- options.env, do: {to_charlist(name), to_charlist(value)}
@@ -73,6 +93,30 @@ defmodule Py.Worker do
   defp limit(bytes), do: ["--memory-limit", Integer.to_string(bytes)]
 
   defp python_path, do: Application.app_dir(:py, "priv/python")
+
+  @doc "What a process that starts has to do before it serves; a forked one has done it."
+  @spec start_frame(t, Frame.id(), map, pid) :: iodata
+  def start_frame(worker, id, options, leader) do
+    %{source: init, file: file, line: line} = init(worker.role, options.init)
+    paths = if match?({:forked, _template}, worker.role), do: [], else: Enum.map(options.paths, &Path.expand/1)
+    Frame.start(id, Frame.deadline(options.start_timeout), {leader, init, file, line, paths})
+  end
+
+  defp init({:forked, _template}, _init), do: init(:plain, nil)
+  defp init(_role, %Py.Code{} = code), do: code
+  defp init(_role, source), do: %{source: source, file: nil, line: 1}
+
+  @doc "Delivers a message of Python code's. A name nobody has is nobody: the worker that sends cannot be told."
+  @spec deliver(tuple) :: :ok
+  def deliver({:send, kind, to, message}) do
+    send(addressee(kind, to), :erlang.binary_to_term(message, [:safe]))
+    :ok
+  rescue
+    ArgumentError -> :ok
+  end
+
+  defp addressee(:pid, etf), do: :erlang.binary_to_term(etf)
+  defp addressee(:name, name), do: String.to_existing_atom(name)
 
   @doc "May it be given a request of this size now?"
   @spec takes?(t, non_neg_integer) :: boolean
@@ -109,13 +153,87 @@ defmodule Py.Worker do
     ArgumentError -> %{worker | outgoing: []}
   end
 
+  @doc "Takes a connection of its."
+  @spec connect(t, :control | :output, :gen_tcp.socket()) :: t
+  def connect(worker, :control, socket) do
+    :inet.setopts(socket, packet: 1)
+    # It may have said before that it serves.
+    stage = if worker.stage == :unconnected, do: :ready, else: worker.stage
+    %{worker | control: socket, stage: stage}
+  end
+
+  def connect(worker, :output, socket), do: %{worker | output: Output.connect(worker.output, socket)}
+
   @doc "Sends what the control thread of the worker listens to."
   @spec control(t, iodata) :: :ok
   def control(%__MODULE__{control: nil}, _frame), do: :ok
 
   def control(worker, frame) do
+    # `packet: 1` puts the length in front.
     _dead_or_sent = :gen_tcp.send(worker.control, frame)
     :ok
+  end
+
+  # --- shared memory
+
+  @doc "Lets it read a segment of ours."
+  @spec lend(t, Py.Segments.shared()) :: {:ok, t} | :error
+  def lend(worker, {id, segment, _len}) do
+    if MapSet.member?(worker.known, id) or show(worker, id, segment),
+      do: {:ok, %{worker | known: MapSet.put(worker.known, id), lent: Map.put(worker.lent, id, segment)}},
+      else: :error
+  end
+
+  defp show(worker, id, segment, left \\ 100) do
+    with {:ok, fd} <- :inet.getfd(worker.control) do
+      case Base.segment_send(fd, Frame.segment(id), segment) do
+        :ok -> true
+        :again when left > 0 -> Process.sleep(1) && show(worker, id, segment, left - 1)
+        _it_is_dead -> false
+      end
+    else
+      _closed -> false
+    end
+  end
+
+  @doc "Takes the segments that it has sent."
+  @spec receive_segments(t) :: t
+  def receive_segments(%__MODULE__{control: nil} = worker), do: worker
+
+  def receive_segments(worker) do
+    with {:ok, fd} <- :inet.getfd(worker.control),
+         {header, segment} when is_binary(header) and segment != nil <- Base.segment_receive(fd) do
+      worker |> keep(Frame.came(header), segment) |> receive_segments()
+    else
+      _no_more -> worker
+    end
+  end
+
+  defp keep(worker, :page, segment), do: %{worker | page: segment}
+
+  defp keep(worker, {:segment, id}, segment),
+    do: %{worker | segments: Map.put(worker.segments, id, segment)}
+
+  @doc "Tells it of segments of ours that there are no more."
+  @spec forget(t, [Py.Segments.id()]) :: t
+  def forget(worker, ids) do
+    for id <- ids, MapSet.member?(worker.known, id), do: control(worker, Frame.dropped(id))
+    %{worker | known: MapSet.difference(worker.known, MapSet.new(ids))}
+  end
+
+  # Where the page has what: see `native/worker/src/page.rs`.
+  @threads 127
+  @kept 1024
+
+  @doc "What the page of a dead worker tells: the ids of requests that had begun, and frames that it did not write."
+  @spec last_page(t) :: {MapSet.t(), [tuple]}
+  def last_page(%__MODULE__{page: nil}), do: {:unknown, []}
+
+  def last_page(%__MODULE__{page: page}) do
+    begun = MapSet.new(0..(@threads - 1), &Base.segment_word(page, &1))
+    len = min(Base.segment_word(page, @threads), Base.segment_size(page) - @kept)
+    {frames, _rest} = page |> Base.segment_read(@kept, len) |> Frame.split()
+    {begun, frames}
   end
 
   @doc "Ends the process and all that it started, at once."
@@ -140,7 +258,7 @@ defmodule Py.Worker do
   def kill(%__MODULE__{os_pid: nil}), do: :ok
 
   def kill(%__MODULE__{os_pid: os_pid}) do
-    spawn(fn -> System.cmd("kill", ["-KILL", "-#{os_pid}"], stderr_to_stdout: true) end)
+    _ended_or_gone = Base.kill(-os_pid, 9)
     :ok
   end
 

@@ -3,9 +3,11 @@ defmodule Py.Workers do
 
   # The caller's side of a request to a pool of worker processes: it counts, encodes, waits and decodes.
 
-  alias Py.{Error, Pool, Switchboard, Telemetry}
+  import Py.Segments, only: [shared_from: 0]
+
+  alias Py.{Error, Pool, Segments, Switchboard, Telemetry}
   alias Py.Pool.Startup
-  alias Py.Switchboard.Request
+  alias Py.Switchboard.{Loan, Request}
   alias Py.Worker.Frame
 
   # After so long a caller makes sure that somebody is still there who will answer.
@@ -64,26 +66,27 @@ defmodule Py.Workers do
 
   defp ask(pool, ref, mode, leader, request, timeout, times) do
     if Pool.admit?(pool) do
-      {verb, body} = Frame.encode(leader, request)
+      {verb, iovec} = Frame.encode(leader, request)
       deadline = Frame.deadline(timeout)
-
-      send(
-        pool.pid,
-        {:py_call,
-         %Request{
-           from: self(),
-           ref: ref,
-           mode: mode,
-           verb: verb,
-           deadline: deadline,
-           body: body,
-           times: times
-         }}
-      )
-
+      request = %Request{from: self(), ref: ref, mode: mode, verb: verb, deadline: deadline, times: times}
+      send(pool.pid, {:py_call, put_body(request, pool, iovec)})
       :ok
     else
       Switchboard.overloaded(pool)
+    end
+  end
+
+  defp put_body(request, _pool, [body]) when byte_size(body) < shared_from(), do: %{request | body: body}
+
+  defp put_body(request, pool, iovec) do
+    len = :erlang.iolist_size(iovec)
+
+    with true <- len >= shared_from(),
+         {:ok, shared} <- Segments.fill(pool.board.segments, iovec, len) do
+      %{request | shared: shared}
+    else
+      # Small, or there is no memory to share: it goes through the pipe.
+      _small_or_error -> %{request | body: IO.iodata_to_binary(iovec)}
     end
   end
 
@@ -91,6 +94,7 @@ defmodule Py.Workers do
   defp wait(pool, ref) do
     receive do
       {:py_reply, ^ref, kind, run, bytes} -> {Frame.result(kind, bytes), run}
+      {:py_shared, ^ref, run, loan} -> {Loan.take(loan), run}
       {:py_result, ^ref, result} -> {result, nil}
     after
       @make_sure -> wait_watching(pool, ref, Process.monitor(pool.pid))
@@ -103,6 +107,10 @@ defmodule Py.Workers do
         Process.demonitor(monitor, [:flush])
         {Frame.result(kind, bytes), run}
 
+      {:py_shared, ^ref, run, loan} ->
+        Process.demonitor(monitor, [:flush])
+        {Loan.take(loan), run}
+
       {:py_result, ^ref, result} ->
         Process.demonitor(monitor, [:flush])
         {result, nil}
@@ -113,7 +121,8 @@ defmodule Py.Workers do
   end
 
   defp run_everywhere(pool, request, timeout) do
-    {verb, body} = Frame.encode(Process.group_leader(), request)
+    {verb, iovec} = Frame.encode(Process.group_leader(), request)
+    body = IO.iodata_to_binary(iovec)
 
     with {:ok, [result | _others]} <-
            ask_everyone(pool, {:raw, verb, Frame.deadline(timeout), body}, timeout),

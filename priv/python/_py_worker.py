@@ -66,8 +66,12 @@ def _names(tasks: list[tuple[int, str]]) -> list[str]:
 
 
 def _become_worker() -> None:
-    # `random` sees to itself.
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+    # `random` has itself seeded anew in each child.
+    _seed(sys.modules.get("numpy.random"))
     os.register_at_fork(after_in_child=_restore_streams)
+
+
+def _seed(numpy_random: ModuleType | None) -> None:
+    if numpy_random is not None:
+        kind = type(numpy_random.get_bit_generator())
+        numpy_random.set_bit_generator(kind())

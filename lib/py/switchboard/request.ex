@@ -3,6 +3,7 @@ defmodule Py.Switchboard.Request do
 
   # One request from a caller's message to its single answer.
 
+  alias Py.Switchboard.Loan
   alias Py.Worker.Frame
 
   defstruct [
@@ -18,6 +19,8 @@ defmodule Py.Switchboard.Request do
     # The worker that has it.
     :port,
     body: "",
+    # Where the body is, if that is shared memory.
+    shared: nil,
     awaiting?: false,
     # Of the pool itself: no load.
     question?: false
@@ -37,6 +40,18 @@ defmodule Py.Switchboard.Request do
     note_times(request, run)
     answer = fn -> send(request.from, {:py_result, request.ref, Frame.result(kind, bytes)}) end
     if byte_size(bytes) <= @small, do: answer.(), else: spawn(answer)
+  end
+
+  @doc "The same for what is in memory of the worker's; tells which process is to give it back."
+  @spec lend(t, non_neg_integer, Loan.t()) :: pid
+  def lend(%{mode: :raw} = request, run, loan) do
+    send(request.from, {:py_shared, request.ref, run, loan})
+    request.from
+  end
+
+  def lend(%{mode: :result} = request, run, loan) do
+    note_times(request, run)
+    spawn(fn -> send(request.from, {:py_result, request.ref, Loan.take(loan)}) end)
   end
 
   @doc "Answers with what is no worker's."

@@ -9,6 +9,9 @@ defmodule Py.Switchboard.Roster do
   @first_delay 100
   @longest_delay 30_000
 
+  # Workers that serve or are about to.
+  @alive [:starting, :unconnected, :ready]
+
   defstruct workers: %{},
             wanted: 0,
             next_number: 1,
@@ -116,17 +119,17 @@ defmodule Py.Switchboard.Roster do
   @doc "How many are to be started now."
   @spec missing(t) :: non_neg_integer
   def missing(%{waits?: true}), do: 0
-  def missing(roster), do: max(roster.wanted + length(roster.worn) - count(roster, [:starting, :ready]), 0)
+  def missing(roster), do: max(roster.wanted + length(roster.worn) - count(roster, @alive), 0)
 
   @doc "Changes how many there are to be; those too many go when they are done."
   @spec resize(t, pos_integer) :: t
   def resize(roster, wanted) do
     roster = %{roster | wanted: wanted}
-    surplus = count(roster, [:starting, :ready]) - wanted - length(roster.worn)
+    surplus = count(roster, @alive) - wanted - length(roster.worn)
 
     roster
     |> workers()
-    |> Enum.filter(&(&1.stage in [:starting, :ready]))
+    |> Enum.filter(&(&1.stage in @alive))
     |> Enum.sort_by(&{&1.stage == :ready, &1.load})
     |> Enum.take(max(surplus, 0))
     |> Enum.reduce(roster, fn worker, roster -> update(roster, worker.port, &%{&1 | stage: :draining}) end)

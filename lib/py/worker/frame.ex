@@ -8,6 +8,14 @@ defmodule Py.Worker.Frame do
   @request 3
   @cancel 4
   @stacks 5
+  @segment 6
+  @returned 7
+  @dropped 8
+  @shared_request 9
+
+  # What a worker sends with a segment.
+  @their_segment 1
+  @their_page 2
 
   @verbs %{call: 0, eval: 1, exec: 2, getattr: 3, reload: 4}
 
@@ -22,15 +30,19 @@ defmodule Py.Worker.Frame do
   def now, do: :os.perf_counter(:nanosecond)
 
   @doc "The number of what is asked, and its body: all of a request that its caller can make."
-  @spec encode(pid, tuple) :: {byte, binary}
+  @spec encode(pid, tuple) :: {byte, [binary]}
   def encode(leader, request) do
     verb = Map.fetch!(@verbs, elem(request, 0))
-    {verb, :erlang.term_to_binary(put_elem(request, 0, leader))}
+    {verb, :erlang.term_to_iovec(put_elem(request, 0, leader))}
   end
 
   @spec request(id, byte, non_neg_integer, binary) :: iodata
   def request(id, verb, deadline, body),
     do: [<<byte_size(body) + 18::32, @request, verb, id::64, deadline::64>>, body]
+
+  @spec shared_request(id, byte, non_neg_integer, Py.Segments.shared()) :: binary
+  def shared_request(id, verb, deadline, {segment, _memory, len}),
+    do: <<30::32, @shared_request, verb, id::64, deadline::64, segment::32, len::64>>
 
   @spec start(id, non_neg_integer, tuple) :: iodata
   def start(id, deadline, parts) do
@@ -44,11 +56,27 @@ defmodule Py.Worker.Frame do
     [<<byte_size(body) + 1::32, @configure>>, body]
   end
 
+  # On the control socket, which puts the length in front.
+
   @spec cancel(id) :: binary
-  def cancel(id), do: <<9::32, @cancel, id::64>>
+  def cancel(id), do: <<@cancel, id::64>>
 
   @spec stacks(id) :: binary
-  def stacks(id), do: <<9::32, @stacks, id::64>>
+  def stacks(id), do: <<@stacks, id::64>>
+
+  @spec segment(Py.Segments.id()) :: binary
+  def segment(id), do: <<@segment, id::32>>
+
+  @spec returned(Py.Segments.id()) :: binary
+  def returned(id), do: <<@returned, id::32>>
+
+  @spec dropped(Py.Segments.id()) :: binary
+  def dropped(id), do: <<@dropped, id::32>>
+
+  @doc "What it is that came along with this on the control socket."
+  @spec came(binary) :: {:segment, Py.Segments.id()} | :page
+  def came(<<@their_segment, id::32>>), do: {:segment, id}
+  def came(<<@their_page>>), do: :page
 
   @doc "The whole frames at the beginning, and the rest."
   @spec split(binary) :: {[tuple], binary}
@@ -68,6 +96,10 @@ defmodule Py.Worker.Frame do
   defp parse(<<6, crowded>>), do: {:crowded, crowded == 1}
   defp parse(<<7, os_pid::32, version::binary>>), do: {:hello, os_pid, version}
   defp parse(<<8>>), do: :stuck
+  defp parse(<<9, id::64, run::64, segment::32, len::64>>), do: {:shared, id, run, segment, len}
+  defp parse(<<10, segment::32>>), do: {:returned, segment}
+  defp parse(<<11, segment::32>>), do: {:dropped, segment}
+  defp parse(<<12, obstacle::binary>>), do: {:forks, obstacle}
 
   # What Python writes by itself: where this module is loaded, these atoms exist.
   @vocabulary [

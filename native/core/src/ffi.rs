@@ -14,7 +14,7 @@ use std::sync::Arc;
 use pyo3::exceptions::{PyRuntimeError, PySystemError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyModule, PyString, PyTuple};
+use pyo3::types::{PyByteArray, PyDict, PyList, PyMemoryView, PyModule, PyString, PyTuple};
 
 use crate::interpreter::Interpreter;
 use crate::ticket::Ticket;
@@ -26,7 +26,8 @@ use crate::ticket::Ticket;
 mod api {
     use pyo3::ffi;
     pub use pyo3::ffi::{
-        PyList_SET_ITEM as list_set_item, PyObject_Vectorcall as vectorcall, PyTuple_SET_ITEM as tuple_set_item,
+        PyList_SET_ITEM as list_set_item, PyObject_Vectorcall as vectorcall,
+        PyTuple_SET_ITEM as tuple_set_item,
     };
 
     /// # Safety
@@ -172,6 +173,45 @@ pub fn utf8<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>
         )?
     };
     text.cast_into::<PyString>().map_err(PyErr::from)
+}
+
+/// The bytes of a `memoryview` or `bytearray`, which keep their place and number as long as this lives.
+pub struct View {
+    buffer: Box<ffi::Py_buffer>,
+}
+
+impl View {
+    /// None for other objects, and where the bytes are not one after another.
+    pub fn of(value: &Bound<'_, PyAny>) -> Option<Self> {
+        if !value.is_exact_instance_of::<PyMemoryView>() && !value.is_exact_instance_of::<PyByteArray>() {
+            return None;
+        }
+        let mut buffer = Box::new(ffi::Py_buffer::new());
+        // SAFETY: attached; the buffer is filled, or an exception set.
+        let got = unsafe { ffi::PyObject_GetBuffer(value.as_ptr(), &mut *buffer, ffi::PyBUF_CONTIG_RO) };
+        if got != 0 {
+            // SAFETY: attached.
+            unsafe { ffi::PyErr_Clear() };
+            return None;
+        }
+        Some(View { buffer })
+    }
+
+    pub fn as_slice(&self) -> &[u8] {
+        if self.buffer.len == 0 {
+            return &[];
+        }
+        // SAFETY: the buffer is contiguous and has this many bytes until it is released. Other threads
+        // may write them where the object lets them, as they may with any buffer of Python's.
+        unsafe { std::slice::from_raw_parts(self.buffer.buf.cast(), self.buffer.len as usize) }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: released once, attached.
+        Python::attach(|_| unsafe { ffi::PyBuffer_Release(&mut *self.buffer) });
+    }
 }
 
 /// Calls with positional arguments, followed by the values of the keyword arguments `names`.

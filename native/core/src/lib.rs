@@ -28,7 +28,7 @@ mod ticket;
 mod watch;
 pub mod wire;
 
-pub use ffi::{LocalKey, native_module_init, reset_signals_in_forked_children};
+pub use ffi::{LocalKey, View, native_module_init, reset_signals_in_forked_children};
 #[cfg(not(feature = "limited"))]
 pub use gate::{Closed, OVERRUN};
 #[cfg(not(feature = "limited"))]

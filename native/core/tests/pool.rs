@@ -37,13 +37,8 @@ static INTERPRETER: LazyLock<&'static Interpreter> = LazyLock::new(|| {
         executable: std::env::var("PY_TEST_PYTHON").expect("PY_TEST_PYTHON names an interpreter"),
         python_path: concat!(env!("CARGO_MANIFEST_DIR"), "/../../priv/python").into(),
     };
-    let facts = Facts {
-        sink: PID.to_vec(),
-        leader: PID.to_vec(),
-        decimal: false,
-        set_version: false,
-        in_node: true,
-    };
+    let facts =
+        Facts { sink: PID.to_vec(), leader: PID.to_vec(), decimal: false, set_version: false, in_node: true };
     boot(home, facts, Box::new(Nobody), Box::new(move |result| ready.send(result).expect("someone waits")))
         .expect("a thread");
     booted.recv().expect("an answer").expect("a Python")

@@ -62,7 +62,9 @@ fn wait(template: &mut File) -> Result<End, String> {
             BORN => worker = Pid::from_raw(number).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),
             EXITED => return Ok(End::Exited(number as u8)),
             KILLED => return Ok(End::Killed(number)),
-            NOT_FORKED => return Err(format!("the template cannot fork: {}", io::Error::from_raw_os_error(number))),
+            NOT_FORKED => {
+                return Err(format!("the template cannot fork: {}", io::Error::from_raw_os_error(number)));
+            }
             _ => break,
         }
     }

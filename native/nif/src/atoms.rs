@@ -18,6 +18,7 @@ rustler::atoms! {
     __struct__,
     __exception__,
     py_bytes = "Elixir.Py.Bytes",
+    py_buffer = "Elixir.Py.Buffer",
     py_error = "Elixir.Py.Error",
     py_output_process = "Elixir.Py.Output",
     py_result,

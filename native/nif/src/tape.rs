@@ -44,6 +44,7 @@ const PID: u8 = 11;
 const REFERENCE: u8 = 12;
 const PORT: u8 = 13;
 const REFUSED: u8 = 14;
+const VIEW: u8 = 15;
 
 /// Why a term is refused, by the number on the tape.
 const REFUSALS: [&str; 4] = [FUNCTION, IMPROPER, BITSTRING, NOT_BINARY];
@@ -156,9 +157,10 @@ impl Recorder<'_> {
 
     fn map(&mut self, map: Term<'_>, depth: usize) -> Option<()> {
         let name = map.map_get(atoms::__struct__()).ok().filter(|name| name.is_atom());
-        if name.is_some_and(|name| atoms::py_bytes() == name) {
+        let tags = [(atoms::py_bytes(), BYTES), (atoms::py_buffer(), VIEW)];
+        if let Some((_, tag)) = tags.into_iter().find(|(known, _)| name.is_some_and(|name| *known == name)) {
             return match map.map_get(atoms::data()).and_then(Binary::from_term) {
-                Ok(bytes) => self.text(BYTES, bytes.as_slice()),
+                Ok(bytes) => self.text(tag, bytes.as_slice()),
                 Err(_) => self.refuse(NOT_BINARY),
             };
         }
@@ -243,6 +245,7 @@ impl Read for Player<'_> {
             FLOAT => Token::Float(f64::from_bits(self.word())),
             TEXT => Token::Text(self.text()),
             BYTES => Token::Bytes(self.text()),
+            VIEW => Token::View(self.text()),
             LIST => Token::List(self.count()),
             TUPLE => Token::Tuple(self.count()),
             MAP => Token::Map(self.count()),

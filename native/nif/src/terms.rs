@@ -13,7 +13,7 @@ use crate::shared::SharedBytes;
 pub const FUNCTION: &str = "a function cannot be passed to Python yet";
 pub const IMPROPER: &str = "an improper list has no Python value; pass a proper list, or a tuple";
 pub const BITSTRING: &str = "a bitstring that is no binary has no Python value; pad it to whole bytes";
-pub const NOT_BINARY: &str = "Py.bytes/1 takes a binary";
+pub const NOT_BINARY: &str = "Py.bytes/1 and Py.buffer/1 take a binary";
 
 /// Reads terms, depth first.
 pub struct TermReader<'a> {
@@ -96,7 +96,10 @@ impl<'a> TermReader<'a> {
         let len = term.map_size().expect("its type is map");
         let name = term.map_get(atoms::__struct__()).ok().filter(|name| name.is_atom());
         if name.is_some_and(|name| atoms::py_bytes() == name) {
-            return bytes(term);
+            return data(term).map_or(Token::Refused(NOT_BINARY), Token::Bytes);
+        }
+        if name.is_some_and(|name| atoms::py_buffer() == name) {
+            return data(term).map_or(Token::Refused(NOT_BINARY), Token::View);
         }
         self.open.push(Open::Map(entries(term), None));
         if name.is_some() { Token::Struct(len) } else { Token::Map(len) }
@@ -111,11 +114,10 @@ fn entries(map: Term<'_>) -> Entries<'_> {
     Entries::of(map).expect("its type is map")
 }
 
-fn bytes(term: Term<'_>) -> Token<'_> {
-    match term.map_get(atoms::data()).and_then(Binary::from_term) {
-        Ok(binary) => Token::Bytes(binary.as_slice()),
-        Err(_) => Token::Refused(NOT_BINARY),
-    }
+/// The binary of a `%Py.Bytes{}` or `%Py.Buffer{}`.
+fn data(term: Term<'_>) -> Option<&[u8]> {
+    let binary = term.map_get(atoms::data()).and_then(Binary::from_term).ok()?;
+    Some(binary.as_slice())
 }
 
 impl Read for TermReader<'_> {

@@ -2,50 +2,54 @@
 
 use std::os::fd::OwnedFd;
 
+use py_shared::NotReceived;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::etf::Malformed;
 use crate::ffi;
-use crate::frames::{self, Fields, incoming};
+use crate::frames::{Fields, incoming};
 use crate::inbox::Inbox;
 use crate::request::Question;
 
-pub fn spawn(inbox: &'static Inbox, socket: OwnedFd) -> std::io::Result<()> {
+pub fn spawn(inbox: &'static Inbox) -> std::io::Result<()> {
     let listen = move || {
         ffi::block_signals();
-        listen(inbox, &socket);
+        listen(inbox);
         // The BEAM is gone, or wants us to be.
         crate::leave();
     };
     std::thread::Builder::new().name("py-control".into()).spawn(listen).map(drop)
 }
 
-fn listen(inbox: &'static Inbox, socket: &OwnedFd) {
-    let mut bytes = Vec::new();
-    let mut chunk = [0; 1024];
+fn listen(inbox: &'static Inbox) {
+    let socket = inbox.segments.control();
     loop {
-        match rustix::io::read(socket, &mut chunk) {
-            Ok(0) => return,
-            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
-            Err(Errno::INTR) => continue,
+        match py_shared::receive_fd(socket) {
+            Ok((frame, file)) => {
+                if obey(inbox, &frame, file).is_err() {
+                    return;
+                }
+            }
+            Err(NotReceived::System(Errno::AGAIN | Errno::INTR)) => {
+                let _ = poll(&mut [PollFd::new(socket, PollFlags::IN)], None);
+            }
             Err(_) => return,
         }
-        let (frames, used) = frames::split(&bytes);
-        if frames.into_iter().any(|frame| obey(inbox, frame).is_err()) {
-            return;
-        }
-        bytes.drain(..used);
     }
 }
 
-fn obey(inbox: &'static Inbox, frame: &[u8]) -> Result<(), Malformed> {
+fn obey(inbox: &'static Inbox, frame: &[u8], file: Option<OwnedFd>) -> Result<(), Malformed> {
     let mut fields = Fields(frame);
     match fields.u8()? {
         incoming::CANCEL => inbox.cancel(fields.u64()?),
         incoming::STACKS => {
             let pool = inbox.pool.get().ok_or(Malformed)?;
-            pool.tell_stacks(pool.ticket(Question::new(inbox.out, fields.u64()?), None));
+            pool.tell_stacks(pool.ticket(Question::new(inbox, fields.u64()?), None));
         }
+        incoming::SEGMENT => inbox.segments.adopt(fields.u32()?, file.ok_or(Malformed)?)?,
+        incoming::RETURNED => inbox.segments.take_back(inbox.out, fields.u32()?),
+        incoming::DROPPED => inbox.segments.forget(fields.u32()?),
         _ => return Err(Malformed),
     }
     Ok(())

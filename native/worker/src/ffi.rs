@@ -4,12 +4,16 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use py_shared::Segment;
 use pyo3::ffi;
+use pyo3::prelude::*;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
+use crate::segments::Lease;
 use crate::template::Task;
 
 /// Where the launcher leaves the ways to the BEAM.
@@ -88,11 +92,13 @@ extern "C" fn about_to_fork() {
 /// The threads that there are beside the calling one when a process is forked, found by forking one.
 pub fn tasks_at_fork() -> io::Result<Vec<Task>> {
     LOOKS_AT_FORK.store(true, Ordering::SeqCst);
-    // SAFETY: the child does nothing but end; what others have it do then is what they have each child do.
-    let child = match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => unsafe { libc::_exit(0) },
-        child => Ok(child),
+    // SAFETY: the child does nothing but end, beside what libraries have each child do.
+    let child = unsafe {
+        match libc::fork() {
+            -1 => Err(io::Error::last_os_error()),
+            0 => libc::_exit(0),
+            child => Ok(child),
+        }
     };
     LOOKS_AT_FORK.store(false, Ordering::SeqCst);
     let _ = waitpid(Pid::from_raw(child?), WaitOptions::empty());
@@ -131,7 +137,7 @@ pub fn end_with_control() -> io::Result<()> {
         libc::sigaction(control_signal(), &action, std::ptr::null_mut()) == 0
             && libc::fcntl(CONTROL, libc::F_SETOWN, libc::getpid()) == 0
             && libc::fcntl(CONTROL, F_SETSIG, control_signal()) == 0
-            && libc::fcntl(CONTROL, libc::F_SETFL, libc::O_ASYNC | libc::O_RDWR) == 0
+            && libc::fcntl(CONTROL, libc::F_SETFL, libc::O_ASYNC | libc::fcntl(CONTROL, libc::F_GETFL)) == 0
     };
     if !asked {
         return Err(io::Error::last_os_error());
@@ -172,6 +178,45 @@ pub fn block_signals() {
         let mut set = std::mem::zeroed();
         libc::sigfillset(&mut set);
         libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    }
+}
+
+/// The first `len` bytes of a segment that is lent to us.
+pub fn bytes(segment: &Segment, len: usize) -> &[u8] {
+    let bytes = segment.view(0, len).unwrap_or_default();
+    // SAFETY: bytes are laid out as atomic ones are, and the BEAM, the only other process that has this
+    // memory, does not write a segment until it was told that it is returned.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
+}
+
+/// What a `memoryview` on a segment of the BEAM's refers to.
+#[pyclass(frozen, module = "erlang")]
+pub struct SharedMemory {
+    lease: Arc<Lease>,
+    begin: usize,
+    len: usize,
+}
+
+impl SharedMemory {
+    pub fn new(lease: Arc<Lease>, begin: usize, len: usize) -> Self {
+        SharedMemory { lease, begin, len }
+    }
+}
+
+#[pymethods]
+impl SharedMemory {
+    /// # Safety
+    /// Python calls this, with a view to be filled.
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: i32) -> PyResult<()> {
+        let this = slf.get();
+        let bytes = &this.lease.bytes()[this.begin..][..this.len];
+        let (start, len) = (bytes.as_ptr().cast_mut().cast(), bytes.len() as ffi::Py_ssize_t);
+        // SAFETY: the view takes a reference to this object, which keeps the memory; nobody writes
+        // through it, since it says that it is read-only.
+        match unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, len, 1, flags) } {
+            0 => Ok(()),
+            _ => Err(PyErr::fetch(slf.py())),
+        }
     }
 }
 

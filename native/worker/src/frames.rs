@@ -11,10 +11,21 @@ pub mod incoming {
     pub const START: u8 = 2;
     /// Verb, id, deadline, a tuple: the group leader of the caller and the parts of the request.
     pub const REQUEST: u8 = 3;
-    /// On the control socket: id.
+    /// As a request, but the tuple is in a segment: the segment's number, how long the tuple is.
+    pub const SHARED_REQUEST: u8 = 9;
+
+    // On the control socket, whose frames have their length in one byte:
+
+    /// Id of a request.
     pub const CANCEL: u8 = 4;
-    /// On the control socket: id. Answered as a request is.
+    /// Id. Answered as a request is.
     pub const STACKS: u8 = 5;
+    /// Number of a segment of the BEAM's, which comes along.
+    pub const SEGMENT: u8 = 6;
+    /// Number of a segment of ours, which may be used again.
+    pub const RETURNED: u8 = 7;
+    /// Number of a segment of the BEAM's that there is no more.
+    pub const DROPPED: u8 = 8;
 }
 
 /// To the BEAM.
@@ -35,8 +46,21 @@ pub mod outgoing {
     pub const HELLO: u8 = 7;
     /// A call does not stop: this process is about to end.
     pub const STUCK: u8 = 8;
+    /// As an answer, but what is answered is in a segment of ours: number and length of it.
+    pub const SHARED_REPLY: u8 = 9;
+    /// Number of a segment of the BEAM's, which was read and may be used again.
+    pub const RETURNED: u8 = 10;
+    /// Number of a segment of ours that there is no more.
+    pub const DROPPED: u8 = 11;
     /// From a template: it forks workers from now on, or, where something is there, why it does not.
-    pub const FORKS: u8 = 9;
+    pub const FORKS: u8 = 12;
+
+    // On the control socket:
+
+    /// Number of a segment of ours, which comes along.
+    pub const SEGMENT: u8 = 1;
+    /// What this process is at, as a segment that comes along: see `page.rs`.
+    pub const PAGE: u8 = 2;
 }
 
 /// The whole frames at the beginning of `bytes`, and how many bytes they take.
@@ -59,6 +83,12 @@ impl Fields<'_> {
         let (first, rest) = self.0.split_first().ok_or(Malformed)?;
         self.0 = rest;
         Ok(*first)
+    }
+
+    pub fn u32(&mut self) -> Result<u32, Malformed> {
+        let (first, rest) = self.0.split_first_chunk::<4>().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(u32::from_be_bytes(*first))
     }
 
     pub fn u64(&mut self) -> Result<u64, Malformed> {

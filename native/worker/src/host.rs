@@ -40,6 +40,6 @@ impl Host for Worker {
     }
 
     fn inbox(&self) -> Option<&dyn CoreInbox> {
-        Some(self.0)
+        Some(&self.0)
     }
 }

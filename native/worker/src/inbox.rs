@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use py_core::Pool;
+use py_core::Wire;
 use py_core::wire::Inbox as CoreInbox;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -16,7 +17,8 @@ use crate::etf::Malformed;
 use crate::ffi;
 use crate::frames::{self, Fields, incoming, outgoing};
 use crate::outbox::{Frame, Outbox};
-use crate::request::{Request, Start};
+use crate::request::{Body, Request, Start};
+use crate::segments::Segments;
 
 /// How long the main thread looks for requests before it sleeps: to be woken costs more than that.
 const SPIN: Duration = Duration::from_micros(50);
@@ -32,6 +34,7 @@ pub struct Inbox {
     cancelled: Mutex<Vec<u64>>,
     may_spin: bool,
     pub out: &'static Outbox,
+    pub segments: Segments,
     pub pool: OnceLock<Arc<Pool>>,
 }
 
@@ -46,7 +49,7 @@ struct Stream {
 const CHUNK: usize = 64 * 1024;
 
 impl Inbox {
-    pub fn new(pipe: OwnedFd, out: &'static Outbox) -> std::io::Result<Self> {
+    pub fn new(pipe: OwnedFd, out: &'static Outbox, segments: Segments) -> std::io::Result<Self> {
         unblock(&pipe)?;
         Ok(Inbox {
             pipe,
@@ -56,6 +59,7 @@ impl Inbox {
             cancelled: Mutex::default(),
             may_spin: std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1),
             out,
+            segments,
             pool: OnceLock::new(),
         })
     }
@@ -74,7 +78,10 @@ impl Inbox {
             let (frames, used) = frames::split(&stream.bytes[..stream.end]);
             if let Some(first) = frames.first() {
                 let frame = first.to_vec();
-                assert!(used == frame.len() + 4, "the BEAM sends one frame, and the next when that was answered");
+                assert!(
+                    used == frame.len() + 4,
+                    "the BEAM sends one frame, and the next when that was answered"
+                );
                 stream.end = 0;
                 return frame;
             }
@@ -84,7 +91,7 @@ impl Inbox {
     }
 
     /// Cancels the request of this number, wherever it is: it may not have come here yet.
-    pub fn cancel(&self, id: u64) {
+    pub fn cancel(&'static self, id: u64) {
         let Some(pool) = self.pool.get() else { return };
         // Whatever came before the cancellation is read before it is looked for.
         self.look();
@@ -99,7 +106,7 @@ impl Inbox {
     }
 
     /// Reads what there is and submits it; false where there was nothing.
-    fn receive(&self, stream: &mut Stream) -> bool {
+    fn receive(&'static self, stream: &mut Stream) -> bool {
         if !self.read(stream) {
             return false;
         }
@@ -131,28 +138,41 @@ impl Inbox {
         }
     }
 
-    fn take(&self, frame: &[u8]) -> Result<(), Malformed> {
+    fn take(&'static self, frame: &[u8]) -> Result<(), Malformed> {
         let mut fields = Fields(frame);
         let pool = self.pool.get().ok_or(Malformed)?;
         match fields.u8()? {
             incoming::REQUEST => {
-                let verb = fields.u8()?;
-                let (id, deadline) = (fields.u64()?, fields.u64()?);
-                if self.was_cancelled(id) {
-                    return Ok(());
+                let (verb, id, deadline) = (fields.u8()?, fields.u64()?, fields.u64()?);
+                if !self.was_cancelled(id) {
+                    let request = Request::new(self, verb, id, Body::new(fields.0)?)?;
+                    self.submit(pool, request, deadline);
                 }
-                let request = Request::new(self.out, verb, id, fields.0)?;
-                if pool.submit(pool.ticket(request, crate::left(deadline))).is_err() {
-                    self.out.put(&Frame::new(outgoing::GIVEN_BACK).u64(id));
+                Ok(())
+            }
+            incoming::SHARED_REQUEST => {
+                let (verb, id, deadline) = (fields.u8()?, fields.u64()?, fields.u64()?);
+                let (segment, len) = (fields.u32()?, fields.u64()?);
+                let len = usize::try_from(len).map_err(|_| Malformed)?;
+                let lease = self.segments.lease(self.out, segment, len)?;
+                if !self.was_cancelled(id) {
+                    self.submit(pool, Request::new(self, verb, id, Body::shared(lease)?)?, deadline);
                 }
                 Ok(())
             }
             incoming::START => {
                 let (id, deadline) = (fields.u64()?, fields.u64()?);
-                let start = Start::new(self.out, Some(Arc::clone(pool)), id, fields.0)?;
+                let start = Start::new(self, Some(Arc::clone(pool)), id, Body::new(fields.0)?);
                 pool.start(pool.ticket(start, crate::left(deadline))).map_err(|_| Malformed)
             }
             _ => Err(Malformed),
+        }
+    }
+
+    fn submit(&self, pool: &Pool, request: Request, deadline: u64) {
+        let id = request.id();
+        if pool.submit(pool.ticket(request, crate::left(deadline))).is_err() {
+            self.out.put(&Frame::new(outgoing::GIVEN_BACK).u64(id));
         }
     }
 
@@ -162,7 +182,7 @@ impl Inbox {
         place.map(|place| cancelled.swap_remove(place)).is_some()
     }
 
-    fn spin(&self, stream: &mut Stream) -> bool {
+    fn spin(&'static self, stream: &mut Stream) -> bool {
         let begin = Instant::now();
         while self.may_spin && begin.elapsed() < SPIN {
             if self.receive(stream) {
@@ -182,7 +202,7 @@ impl Inbox {
     }
 }
 
-impl CoreInbox for Inbox {
+impl CoreInbox for &'static Inbox {
     fn wait(&self) {
         self.out.flush();
         {

@@ -10,10 +10,11 @@ mod frames;
 mod host;
 mod inbox;
 mod outbox;
+mod page;
 mod request;
+mod segments;
 mod template;
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use crate::frames::{Fields, incoming, outgoing};
 use crate::host::Worker;
 use crate::inbox::Inbox;
 use crate::outbox::{Frame, Outbox};
+use crate::segments::Segments;
 
 /// Requests are counted where they are made.
 const NO_LIMIT: usize = usize::MAX / 2;
@@ -48,12 +50,17 @@ fn serve(py: Python<'_>) -> PyResult<()> {
 }
 
 /// Runs `init` of the pool that started this process, and forks the workers that it asks for at the
-/// abstract socket `name`. In those `forked` is called before they serve. `names` makes the names of
-/// threads, as Python has them, of their numbers and native names.
+/// abstract socket `name`. In those `forked` is called before they serve. `prepare` is called before they
+/// are forked, with the numbers and native names of threads, for the names that Python has for them.
 #[pyfunction]
-fn fork_workers(py: Python<'_>, name: &str, names: &Bound<'_, PyAny>, forked: &Bound<'_, PyAny>) -> PyResult<()> {
+fn fork_workers(
+    py: Python<'_>,
+    name: &str,
+    prepare: &Bound<'_, PyAny>,
+    forked: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let process = Process::settle(py)?;
-    template::run(py, &process, name, names)?;
+    template::run(py, &process, name, prepare)?;
     forked.call0()?;
     process.serve(py)
 }
@@ -63,7 +70,6 @@ struct Process {
     interpreter: &'static Interpreter,
     inbox: &'static Inbox,
     pool: Arc<Pool>,
-    control: OwnedFd,
 }
 
 impl Process {
@@ -72,20 +78,24 @@ impl Process {
             PyRuntimeError::new_err("this is what a pool of Py starts; it has no use on its own")
         })?;
         let out: &'static Outbox = Box::leak(Box::new(Outbox::new(ways.answers)));
-        let inbox: &'static Inbox = Box::leak(Box::new(Inbox::new(ways.requests, out)?));
+        let segments = Segments::new(ways.control);
+        let inbox: &'static Inbox = Box::leak(Box::new(Inbox::new(ways.requests, out, segments)?));
         let config = py
             .detach(|| Config::from_frame(&inbox.first()))
             .map_err(|_| PyRuntimeError::new_err("the configuration is of another version of Py"))?;
         let interpreter = boot::settle(py, &config.facts, Box::new(Worker(inbox)))?;
         let pool = Arc::new(Pool::open(interpreter, config.limits));
         let _ = inbox.pool.set(Arc::clone(&pool));
-        Ok(Process { interpreter, inbox, pool, control: ways.control })
+        Ok(Process { interpreter, inbox, pool })
     }
 
     fn serve(self, py: Python<'_>) -> PyResult<()> {
+        let Inbox { out, segments, .. } = self.inbox;
+        out.page.open();
+        segments.show_page(out);
         boot::staff(self.interpreter)?;
-        control::spawn(self.inbox, self.control)?;
-        say_hello(py, self.inbox.out);
+        control::spawn(self.inbox)?;
+        say_hello(py, out);
         boot::serve(self.interpreter);
         Ok(())
     }
@@ -113,7 +123,7 @@ impl Config {
         }
         let document = etf::Document::new(fields.0)?;
         let atoms = Default::default();
-        let mut reader = Reader::new(document.bytes, &document.marks, &atoms);
+        let mut reader = Reader::new(document.bytes, &document.marks, &atoms, None);
         let mut pid = || [&[VERSION], reader.raw()].concat();
         let (sink, leader) = (pid(), pid());
         let facts = Facts {
@@ -125,7 +135,10 @@ impl Config {
         };
         let (size, grace) = (number(&mut reader)?, number(&mut reader)?);
         let size = usize::try_from(size).map_err(|_| Malformed)?;
-        Ok(Config { facts, limits: Limits { size, max_queue: NO_LIMIT, grace: Duration::from_millis(grace) } })
+        Ok(Config {
+            facts,
+            limits: Limits { size, max_queue: NO_LIMIT, grace: Duration::from_millis(grace) },
+        })
     }
 }
 

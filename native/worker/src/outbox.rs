@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::ffi;
+use crate::page::Page;
 
 /// More than this is not kept back.
 const ENOUGH: usize = 32 * 1024;
@@ -26,6 +27,7 @@ thread_local! {
 pub struct Outbox {
     pipe: OwnedFd,
     kept: Mutex<Kept>,
+    pub page: Page,
 }
 
 #[derive(Default)]
@@ -34,19 +36,11 @@ struct Kept {
     since: Option<Instant>,
 }
 
-impl Kept {
-    fn add(&mut self, frame: &Frame) {
-        let len = u32::try_from(frame.0.len() - HEAD).expect("frames are shorter than 4 GB");
-        self.bytes.extend_from_slice(&len.to_be_bytes());
-        self.bytes.extend_from_slice(&frame.0[HEAD..]);
-    }
-}
-
 impl Outbox {
     /// To be called on the main thread, which flushes whenever it waits.
     pub fn new(pipe: OwnedFd) -> Self {
         IS_MAIN.set(true);
-        Outbox { pipe, kept: Mutex::default() }
+        Outbox { pipe, kept: Mutex::default(), page: Page::default() }
     }
 
     /// Goes on with another pipe, in a process that was forked when nothing was in line.
@@ -56,13 +50,23 @@ impl Outbox {
 
     /// Puts a frame in line, to go out with the others.
     pub fn keep(&self, frame: &Frame) {
-        self.lock().add(frame);
+        self.add(&mut self.lock(), frame);
+    }
+
+    fn add(&self, kept: &mut Kept, frame: &Frame) {
+        let len = u32::try_from(frame.0.len() - HEAD).expect("frames are shorter than 4 GB");
+        let before = kept.bytes.len();
+        kept.bytes.extend_from_slice(&len.to_be_bytes());
+        kept.bytes.extend_from_slice(&frame.0[HEAD..]);
+        if kept.bytes.len() <= ENOUGH {
+            self.page.keep(before, &kept.bytes[before..]);
+        }
     }
 
     /// Puts a frame in line, and writes the line when it is time.
     pub fn put(&self, frame: &Frame) {
         let mut kept = self.lock();
-        kept.add(frame);
+        self.add(&mut kept, frame);
         let now = Instant::now();
         let since = *kept.since.get_or_insert(now);
         if !IS_MAIN.get() || kept.bytes.len() > ENOUGH || now - since > SOON {
@@ -91,6 +95,7 @@ impl Outbox {
         }
         kept.bytes.clear();
         kept.since = None;
+        self.page.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -114,6 +119,10 @@ impl Frame {
     pub fn u8(mut self, value: u8) -> Self {
         self.0.push(value);
         self
+    }
+
+    pub fn u32(self, value: u32) -> Self {
+        self.bytes(&value.to_be_bytes())
     }
 
     pub fn u64(self, value: u64) -> Self {

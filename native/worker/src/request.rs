@@ -13,25 +13,42 @@ use pyo3::types::{PyDict, PyString};
 
 use crate::etf::{Atoms, Document, Malformed, Mark, Reader, VERSION, Writer};
 use crate::frames::outgoing;
+use crate::inbox::Inbox;
 use crate::outbox::{Frame, Outbox};
+use crate::segments::{Lease, SHARED_FROM};
 
 static ATOMS: LazyLock<Mutex<Atoms>> = LazyLock::new(Mutex::default);
 
 /// A tuple that was looked through, and whose first element is the group leader.
-struct Body {
-    bytes: Vec<u8>,
+pub struct Body {
+    term: Term,
     marks: Vec<(usize, Mark)>,
 }
 
+enum Term {
+    Own(Vec<u8>),
+    Shared(Arc<Lease>),
+}
+
 impl Body {
-    fn new(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn new(bytes: &[u8]) -> Result<Self, Malformed> {
         let term = bytes.strip_prefix(&[VERSION]).ok_or(Malformed)?;
         let marks = Document::new(term)?.marks;
-        Ok(Body { bytes: term.to_vec(), marks })
+        Ok(Body { term: Term::Own(term.to_vec()), marks })
+    }
+
+    pub fn shared(lease: Arc<Lease>) -> Result<Self, Malformed> {
+        let term = lease.bytes().strip_prefix(&[VERSION]).ok_or(Malformed)?;
+        let marks = Document::new(term)?.marks;
+        Ok(Body { term: Term::Shared(lease), marks })
     }
 
     fn reader(&self) -> Reader<'_> {
-        Reader::new(&self.bytes, &self.marks, &ATOMS)
+        let (bytes, lease) = match &self.term {
+            Term::Own(bytes) => (&bytes[..], None),
+            Term::Shared(lease) => (&lease.bytes()[1..], Some(lease)),
+        };
+        Reader::new(bytes, &self.marks, &ATOMS, lease)
     }
 
     /// After the group leader.
@@ -48,7 +65,7 @@ impl Body {
 
 /// Where the answer to a request goes.
 struct Answer {
-    out: &'static Outbox,
+    inbox: &'static Inbox,
     id: u64,
     epoch: Instant,
     /// When it began to run, in nanoseconds since `epoch`; zero before.
@@ -56,8 +73,12 @@ struct Answer {
 }
 
 impl Answer {
-    fn new(out: &'static Outbox, id: u64) -> Self {
-        Answer { out, id, epoch: Instant::now(), begun: AtomicU64::new(0) }
+    fn new(inbox: &'static Inbox, id: u64) -> Self {
+        Answer { inbox, id, epoch: Instant::now(), begun: AtomicU64::new(0) }
+    }
+
+    fn out(&self) -> &'static Outbox {
+        self.inbox.out
     }
 
     fn age_ns(&self) -> u64 {
@@ -65,6 +86,7 @@ impl Answer {
     }
 
     fn begin(&self) {
+        self.out().page.begin(self.id);
         self.begun.store(self.age_ns().max(1), Ordering::Relaxed);
     }
 
@@ -76,28 +98,44 @@ impl Answer {
         Frame::new(kind).u64(self.id).u64(run)
     }
 
+    fn writer(&self, kind: u8) -> Writer {
+        Writer::new(self.head(kind).u8(VERSION).0)
+    }
+
     fn frame(&self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Frame {
         let (interpreter, value, tag) = match outcome {
             Outcome::Failed(fault) => return self.fault(&fault),
             Outcome::Done => {
-                let mut writer = Writer::new(self.head(outgoing::REPLY).u8(VERSION).0);
+                let mut writer = self.writer(outgoing::REPLY);
                 writer.atom("ok");
                 return Frame(writer.bytes);
             }
             Outcome::Value(interpreter, value) => (interpreter, value, "ok"),
             Outcome::Raised(interpreter, error) => (interpreter, error, "error"),
         };
-        let mut writer = Writer::new(self.head(outgoing::REPLY).u8(VERSION).0);
+        let mut writer = self.writer(outgoing::REPLY);
         writer.tuple(2);
         writer.atom(tag);
         match from_python(interpreter, value, &mut writer, goes_on) {
-            Ok(()) => Frame(writer.bytes),
+            Ok(()) => self.finish(value.py(), writer),
             Err(refusal) => self.fault(&refusal.into_fault(Kind::Decode, "result")),
         }
     }
 
+    /// What is large goes into a segment, if there is memory for one.
+    fn finish(&self, py: Python<'_>, writer: Writer) -> Frame {
+        if writer.len() >= SHARED_FROM {
+            let parts = writer.parts(py, HEAD);
+            if let Some(segment) = self.inbox.segments.fill(self.out(), &parts) {
+                let len = parts.iter().map(|part| part.len() as u64).sum();
+                return self.head(outgoing::SHARED_REPLY).u32(segment).u64(len);
+            }
+        }
+        Frame(writer.whole(py))
+    }
+
     fn fault(&self, fault: &Fault) -> Frame {
-        let mut writer = Writer::new(self.head(outgoing::FAULT).u8(VERSION).0);
+        let mut writer = self.writer(outgoing::FAULT);
         writer.tuple(2);
         writer.atom(fault.kind.name());
         writer.binary(fault.message.as_bytes());
@@ -105,14 +143,17 @@ impl Answer {
     }
 
     fn send(&self, outcome: Outcome<'_, '_>) {
-        self.out.put(&self.frame(outcome, &|| true));
+        self.out().put(&self.frame(outcome, &|| true));
     }
 
     fn prepare<'a>(&'a self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Box<dyn FnOnce() + 'a> {
         let frame = self.frame(outcome, goes_on);
-        Box::new(move || self.out.put(&frame))
+        Box::new(move || self.out().put(&frame))
     }
 }
+
+/// Bytes of a frame before its term: length, kind, id, time.
+const HEAD: usize = 4 + 1 + 8 + 8;
 
 /// A request of a process.
 pub struct Request {
@@ -122,10 +163,10 @@ pub struct Request {
 }
 
 impl Request {
-    pub fn new(out: &'static Outbox, verb: u8, id: u64, body: &[u8]) -> Result<Self, Malformed> {
+    pub fn new(inbox: &'static Inbox, verb: u8, id: u64, body: Body) -> Result<Self, Malformed> {
         let verbs = [Verb::Call, Verb::Eval, Verb::Exec, Verb::GetAttr, Verb::Reload];
         let verb = *verbs.get(usize::from(verb)).ok_or(Malformed)?;
-        Ok(Request { answer: Answer::new(out, id), verb, body: Body::new(body)? })
+        Ok(Request { answer: Answer::new(inbox, id), verb, body })
     }
 }
 
@@ -165,11 +206,11 @@ impl Wire for Request {
     }
 
     fn give_back(&self) {
-        self.answer.out.put(&Frame::new(outgoing::GIVEN_BACK).u64(self.answer.id));
+        self.answer.out().put(&Frame::new(outgoing::GIVEN_BACK).u64(self.answer.id));
     }
 
     fn awaits(&self) {
-        self.answer.out.put(&Frame::new(outgoing::AWAITS).u64(self.answer.id));
+        self.answer.out().put(&Frame::new(outgoing::AWAITS).u64(self.answer.id));
     }
 
     /// The BEAM says when the caller is dead.
@@ -198,8 +239,8 @@ pub struct Start {
 }
 
 impl Start {
-    pub fn new(out: &'static Outbox, pool: Option<Arc<Pool>>, id: u64, body: &[u8]) -> Result<Self, Malformed> {
-        Ok(Start { answer: Answer::new(out, id), pool, body: Body::new(body)? })
+    pub fn new(inbox: &'static Inbox, pool: Option<Arc<Pool>>, id: u64, body: Body) -> Self {
+        Start { answer: Answer::new(inbox, id), pool, body }
     }
 }
 
@@ -270,8 +311,8 @@ fn text(reader: &mut Reader<'_>) -> Option<String> {
 pub struct Question(Answer);
 
 impl Question {
-    pub fn new(out: &'static Outbox, id: u64) -> Self {
-        Question(Answer::new(out, id))
+    pub fn new(inbox: &'static Inbox, id: u64) -> Self {
+        Question(Answer::new(inbox, id))
     }
 }
 

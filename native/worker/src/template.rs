@@ -17,7 +17,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{
-    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, send, socket_with,
+    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, send,
+    socket_with,
 };
 use rustix::process::{
     Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, geteuid, getpid, pidfd_open, setsid, waitid,
@@ -30,7 +31,7 @@ use crate::etf::Malformed;
 use crate::ffi;
 use crate::frames::{Fields, incoming, outgoing};
 use crate::outbox::Frame;
-use crate::request::Start;
+use crate::request::{Body, Start};
 
 /// What a launcher is told: one of these and four bytes. `native/launcher/src/fork.rs` is the other half.
 const BORN: u8 = b'b';
@@ -47,17 +48,19 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const MOMENTS: u32 = 20;
 const MOMENT: Duration = Duration::from_millis(1);
 
+const THREADS: &str = "after it there are threads, which a fork would lose";
+
 /// A thread: its number and its name.
 pub type Task = (i32, String);
 
 /// Runs `init`, and then forks. Comes back in each worker, which has its own ways to the BEAM.
-pub fn run(py: Python<'_>, process: &Process, name: &str, names: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn run(py: Python<'_>, process: &Process, name: &str, prepare: &Bound<'_, PyAny>) -> PyResult<()> {
     ffi::end_with_control()?;
     crate::say_hello(py, process.inbox.out);
     process.inbox.out.flush();
     rehearse(py, process).map_err(|_| PyRuntimeError::new_err("the BEAM sent what is no start"))?;
     let listener = open(name)?;
-    let obstacle = obstacle(py, names)?;
+    let obstacle = obstacle(py, prepare)?;
     process.inbox.out.put(&Frame::new(outgoing::FORKS).bytes(obstacle.as_bytes()));
     process.inbox.out.flush();
     Template { listener, children: Vec::new() }.work(py, process)
@@ -70,18 +73,19 @@ fn rehearse(py: Python<'_>, process: &Process) -> Result<(), Malformed> {
         return Err(Malformed);
     }
     let (id, deadline) = (fields.u64()?, fields.u64()?);
-    let start = Start::new(process.inbox.out, None, id, fields.0)?;
+    let start = Start::new(process.inbox, None, id, Body::new(fields.0)?);
     boot::rehearse(py, process.interpreter, &process.pool.ticket(start, crate::left(deadline)));
     Ok(())
 }
 
 /// Why this process cannot be forked; empty where it can.
-fn obstacle(py: Python<'_>, names: &Bound<'_, PyAny>) -> PyResult<String> {
+fn obstacle(py: Python<'_>, prepare: &Bound<'_, PyAny>) -> PyResult<String> {
     if pidfd_open(getpid(), PidfdFlags::empty()).is_err() {
         return Ok("this kernel has no pidfd_open".into());
     }
     let tasks = py.detach(ffi::tasks_at_fork)?;
-    if tasks.is_empty() { Ok(String::new()) } else { names.call1((tasks,))?.extract() }
+    let names: String = prepare.call1((tasks,))?.extract()?;
+    Ok(if names.is_empty() { names } else { format!("{THREADS}: {names}") })
 }
 
 /// The threads beside the calling one.
@@ -99,7 +103,9 @@ fn tasks() -> Vec<Task> {
     let own = gettid().as_raw_nonzero().get();
     let entries = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let named = |task| fs::read_to_string(format!("/proc/self/task/{task}/comm")).map(|name| (task, name.trim().into()));
+    let named = |task| {
+        fs::read_to_string(format!("/proc/self/task/{task}/comm")).map(|name| (task, name.trim().into()))
+    };
     numbers.filter(|task| *task != own).filter_map(|task| named(task).ok()).collect()
 }
 
@@ -147,12 +153,12 @@ impl Template {
 
     /// Until there is something to do. The control socket is looked at by a signal's handler, and here too.
     fn wait(&self, process: &Process) {
-        let files = [&process.control, &self.listener].into_iter();
+        let files = [process.inbox.segments.control(), &self.listener].into_iter();
         let files = files.chain(self.children.iter().map(|child| &child.pidfd));
         let mut files: Vec<_> = files.map(|file| PollFd::new(file, PollFlags::IN)).collect();
         let _ = poll(&mut files, None);
         if !files[0].revents().is_empty() {
-            drain(&process.control);
+            drain(process.inbox.segments.control());
         }
     }
 
@@ -241,7 +247,7 @@ impl Files {
         dup2_stderr(&self.output)?;
         process.inbox.reopen(self.requests)?;
         process.inbox.out.reopen(self.answers)?;
-        ffi::replace(&process.control, &self.control)?;
+        ffi::replace(process.inbox.segments.control(), &self.control)?;
         // It is for the template what it is for a worker, and was seen to there.
         process.inbox.first();
         Ok(())

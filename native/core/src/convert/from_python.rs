@@ -81,6 +81,9 @@ impl<'py, W: Write> Encoder<'_, 'py, W> {
     fn derived(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> Written {
         if value.is_exact_instance_of::<PySet>() || value.is_exact_instance_of::<PyFrozenSet>() {
             self.set(value, depth)
+        } else if let Some(view) = ffi::View::of(value) {
+            self.writer.view(view);
+            Ok(())
         } else if let Some(etf) = self.interpreter.opaque_etf(value) {
             self.opaque(&etf)
         } else if self.interpreter.is_atom(value) {

@@ -9,12 +9,13 @@ mod to_python;
 
 use std::fmt::Write as _;
 
-use pyo3::Py;
 use pyo3::types::PyBytes;
+use pyo3::{Py, PyAny, PyResult};
 
 pub use from_python::{from_python, is_plain};
 pub use request::{Verb, request, subject};
 
+pub use crate::ffi::View;
 use crate::wire::{Fault, Kind};
 
 /// How deep a value may nest, in either direction. Deeper ones are refused, cyclic ones with them.
@@ -38,6 +39,10 @@ pub enum Token<'a> {
     Atom(u64),
     Text(&'a [u8]),
     Bytes(&'a [u8]),
+    /// Bytes that Python sees through a `memoryview`.
+    View(&'a [u8]),
+    /// What the reader made itself.
+    Made(PyResult<Py<PyAny>>),
     List(usize),
     Tuple(usize),
     Map(usize),
@@ -88,6 +93,11 @@ pub trait Write {
     fn binary(&mut self, bytes: &[u8]);
     /// A binary on the memory of these bytes.
     fn shared_binary(&mut self, bytes: Py<PyBytes>, len: usize);
+    /// A binary of what a view shows.
+    fn view(&mut self, view: View) {
+        self.binary(view.as_slice());
+    }
+
     /// False where the bytes are no term.
     fn opaque(&mut self, etf: &[u8]) -> bool;
     fn list(&mut self, len: usize);

@@ -1,5 +1,5 @@
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyMemoryView, PyString, PyTuple};
 
 use super::{MAX_DEPTH, Read, Refusal, Token};
 use crate::ffi::{self, CollectorPause, Sequence};
@@ -159,6 +159,10 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
             Token::Text(bytes) if is_key => self.keys.get(py, bytes),
             Token::Text(bytes) => text(py, bytes),
             Token::Bytes(bytes) => Ok(PyBytes::new(py, bytes).into_any()),
+            Token::View(bytes) => {
+                PyMemoryView::from(&PyBytes::new(py, bytes)).map(Bound::into_any).map_err(from_error)
+            }
+            Token::Made(made) => made.map(|made| made.into_bound(py)).map_err(from_error),
             Token::List(len) => self.sequence(Sequence::list(py, len), depth, '[', ']'),
             Token::Tuple(len) => self.sequence(Sequence::tuple(py, len), depth, '{', '}'),
             Token::Map(len) => self.map(len, depth),

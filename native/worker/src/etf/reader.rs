@@ -1,17 +1,19 @@
 //! A term as the tokens of the type table.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use py_core::convert::{Opaque, Read, Token};
+use pyo3::prelude::*;
 
 use super::scan::{Mark, atom_name};
 use super::*;
+use crate::segments::{Lease, SHARED_FROM};
 
 const FUNCTION: &str = "a function cannot be passed to Python yet";
 const IMPROPER: &str = "an improper list has no Python value; pass a proper list, or a tuple";
 const BITSTRING: &str = "a bitstring that is no binary has no Python value; pad it to whole bytes";
-const NOT_BINARY: &str = "Py.bytes/1 takes a binary";
+const NOT_BINARY: &str = "Py.bytes/1 and Py.buffer/1 take a binary";
 
 /// Numbers for the names of atoms. The other side never frees an atom, so neither does this.
 #[derive(Default)]
@@ -42,15 +44,22 @@ pub struct Reader<'a> {
     /// What is left of a list of bytes.
     string: Option<usize>,
     atoms: &'a Mutex<Atoms>,
+    /// Where the bytes are, if that is a segment.
+    lease: Option<&'a Arc<Lease>>,
 }
 
 impl<'a> Reader<'a> {
     /// Starts at the first element of a tuple. `marks` are those of its [`Document`].
     ///
     /// [`Document`]: super::Document
-    pub fn new(bytes: &'a [u8], marks: &'a [(usize, Mark)], atoms: &'a Mutex<Atoms>) -> Self {
+    pub fn new(
+        bytes: &'a [u8],
+        marks: &'a [(usize, Mark)],
+        atoms: &'a Mutex<Atoms>,
+        lease: Option<&'a Arc<Lease>>,
+    ) -> Self {
         let at = if bytes[0] == SMALL_TUPLE { 2 } else { 5 };
-        Reader { bytes, marks, at, mark: 0, string: None, atoms }
+        Reader { bytes, marks, at, mark: 0, string: None, atoms, lease }
     }
 
     /// The bytes of the next element as they are, which is an atom, a pid or the like.
@@ -147,6 +156,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A view on what is in a segment takes no copy.
+    fn view(&self, begin: usize, size: usize) -> Token<'a> {
+        match self.lease {
+            Some(lease) if size >= SHARED_FROM => {
+                Token::Made(Python::attach(|py| lease.view(py, (VERSION_LEN + begin, size))))
+            }
+            _ => Token::View(&self.bytes[begin..begin + size]),
+        }
+    }
+
     fn map(&mut self, place: usize) -> Token<'a> {
         let len = self.u32();
         match self.marked(place) {
@@ -155,11 +174,18 @@ impl<'a> Reader<'a> {
                 self.at = *end;
                 Token::Bytes(&self.bytes[*begin..begin + size])
             }
+            Some(Mark::Buffer { data: (begin, size), end }) => {
+                self.at = *end;
+                self.view(*begin, *size)
+            }
             Some(Mark::NotBytes) => Token::Refused(NOT_BINARY),
             Some(_) => Token::Struct(len),
         }
     }
 }
+
+/// In a segment, bytes stand behind a version that the reader does not see.
+const VERSION_LEN: usize = 1;
 
 /// The bytes that an atom takes.
 fn atom_len(bytes: &[u8]) -> usize {

@@ -14,7 +14,9 @@ pub enum Mark {
     Struct,
     /// A `%Py.Bytes{}` with this data, which ends at `end`.
     Bytes { data: (usize, usize), end: usize },
-    /// A `%Py.Bytes{}` without a binary.
+    /// The same of a `%Py.Buffer{}`.
+    Buffer { data: (usize, usize), end: usize },
+    /// A `%Py.Bytes{}` or `%Py.Buffer{}` without a binary.
     NotBytes,
     /// A list that ends in something else than the empty list.
     Improper,
@@ -65,6 +67,7 @@ struct Map {
     key: Key,
     is_struct: bool,
     is_bytes: bool,
+    is_buffer: bool,
     data: Option<(usize, usize)>,
 }
 
@@ -104,6 +107,7 @@ impl<'a> Scan<'a> {
         } else if map.key == Key::Struct && atom_name(here).is_some() {
             map.is_struct = true;
             map.is_bytes = atom_name(here) == Some(b"Elixir.Py.Bytes");
+            map.is_buffer = atom_name(here) == Some(b"Elixir.Py.Buffer");
         } else if map.key == Key::Data && here.first() == Some(&BINARY) {
             let len = u32_at(here, 1)? as usize;
             map.data = Some((self.at + 5, len));
@@ -208,7 +212,8 @@ impl<'a> Scan<'a> {
                 let end = self.at;
                 let mark = match map.data {
                     Some(data) if map.is_bytes => Mark::Bytes { data, end },
-                    None if map.is_bytes => Mark::NotBytes,
+                    Some(data) if map.is_buffer => Mark::Buffer { data, end },
+                    None if map.is_bytes || map.is_buffer => Mark::NotBytes,
                     _ => Mark::Struct,
                 };
                 if map.is_struct {

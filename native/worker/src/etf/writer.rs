@@ -2,23 +2,48 @@
 
 use std::collections::HashSet;
 
+use py_core::View;
 use py_core::convert::Write;
 use pyo3::Py;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::*;
+use crate::segments::SHARED_FROM;
 
 /// Maps of so many keys have each compared with each.
 const FEW: usize = 8;
 
+/// What is large is put in its place at the end, with one copy.
+enum Piece {
+    Bytes(Py<PyBytes>),
+    View(View),
+}
+
 #[derive(Default)]
 pub struct Writer {
     pub bytes: Vec<u8>,
+    /// What is to stand at a place in `bytes`.
+    pieces: Vec<(usize, Piece)>,
+    /// Keys are compared as they are written.
+    in_key: usize,
     /// Where the value written last begins.
     last: usize,
     /// The keys of the maps that are being written, as places in `bytes`.
     keys: Vec<(usize, usize)>,
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        Python::attach(|py| self.as_slice(py).len())
+    }
+
+    fn as_slice<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
+        match self {
+            Piece::Bytes(bytes) => bytes.as_bytes(py),
+            Piece::View(view) => view.as_slice(),
+        }
+    }
 }
 
 /// The bytes of a value.
@@ -27,7 +52,36 @@ pub struct Written(usize, usize);
 
 impl Writer {
     pub fn new(bytes: Vec<u8>) -> Self {
-        Writer { bytes, last: 0, keys: Vec::new() }
+        Writer { bytes, ..Writer::default() }
+    }
+
+    /// Bytes that all of it takes.
+    pub fn len(&self) -> usize {
+        let piece = |(_, piece): &(usize, Piece)| piece.len();
+        self.bytes.len() + self.pieces.iter().map(piece).sum::<usize>()
+    }
+
+    /// What was written from a place on, in order.
+    pub fn parts<'a>(&'a self, py: Python<'a>, from: usize) -> Vec<&'a [u8]> {
+        let mut parts = Vec::with_capacity(2 * self.pieces.len() + 1);
+        let mut at = from;
+        for (place, piece) in &self.pieces {
+            parts.extend([&self.bytes[at..*place], piece.as_slice(py)]);
+            at = *place;
+        }
+        parts.push(&self.bytes[at..]);
+        parts
+    }
+
+    /// All of it in one.
+    pub fn whole(self, py: Python<'_>) -> Vec<u8> {
+        if self.pieces.is_empty() { self.bytes } else { self.parts(py, 0).concat() }
+    }
+
+    fn piece(&mut self, piece: Piece) {
+        self.tag(BINARY);
+        self.u32(piece.len());
+        self.pieces.push((self.bytes.len(), piece));
     }
 
     fn tag(&mut self, tag: u8) {
@@ -135,7 +189,19 @@ impl Write for Writer {
     }
 
     fn shared_binary(&mut self, bytes: Py<PyBytes>, _len: usize) {
-        Python::attach(|py| self.binary(bytes.bind(py).as_bytes()));
+        if self.in_key == 0 {
+            self.piece(Piece::Bytes(bytes));
+        } else {
+            Python::attach(|py| self.binary(bytes.bind(py).as_bytes()));
+        }
+    }
+
+    fn view(&mut self, view: View) {
+        if self.in_key == 0 && view.as_slice().len() >= SHARED_FROM {
+            self.piece(Piece::View(view));
+        } else {
+            self.binary(view.as_slice());
+        }
     }
 
     /// The bytes were made by an Erlang, or by somebody who wants trouble.
@@ -185,11 +251,13 @@ impl Write for Writer {
     }
 
     fn begin_key(&mut self) {
+        self.in_key += 1;
         self.keys.push((self.bytes.len(), 0));
     }
 
     /// Keys of maps within the key are gone by now.
     fn end_key(&mut self) {
+        self.in_key -= 1;
         if let Some(key) = self.keys.last_mut() {
             key.1 = self.bytes.len();
         }

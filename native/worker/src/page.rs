@@ -1,0 +1,75 @@
+//! What this process is at, in memory that the BEAM sees too: when this process dies, that tells which
+//! requests had begun, and what was answered and not yet written.
+//!
+//! The first words are the ids of the requests that threads began last, one word a thread. Then comes
+//! the length of what the outbox keeps, and what it keeps.
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use py_shared::Segment;
+
+/// Threads that are told apart; more are not told at all, and their requests count as begun.
+const THREADS: usize = 127;
+
+/// Where the length of what is kept is, as a word, and where what is kept begins.
+const LEN: usize = THREADS;
+const KEPT: usize = 1024;
+
+#[derive(Default)]
+pub struct Page(OnceLock<Segment>);
+
+thread_local! {
+    static PLACE: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+static PLACES: AtomicUsize = AtomicUsize::new(0);
+
+impl Page {
+    /// Where there is no memory for it, nothing is told.
+    pub fn open(&self) {
+        if let Ok(segment) = Segment::create(1) {
+            let _ = self.0.set(segment);
+        }
+    }
+
+    pub fn segment(&self) -> Option<&Segment> {
+        self.0.get()
+    }
+
+    /// The calling thread begins a request.
+    pub fn begin(&self, id: u64) {
+        let place = PLACE.get().unwrap_or_else(|| {
+            let place = PLACES.fetch_add(1, Ordering::Relaxed);
+            PLACE.set(Some(place));
+            place
+        });
+        if place < THREADS
+            && let Some(word) = self.word(place)
+        {
+            word.store(id, Ordering::Release);
+        }
+    }
+
+    /// The outbox keeps `bytes` more behind those `len` that it keeps.
+    pub fn keep(&self, len: usize, bytes: &[u8]) {
+        let Some(segment) = self.0.get() else { return };
+        if segment.write_at(KEPT + len, bytes).is_ok()
+            && let Some(word) = self.word(LEN)
+        {
+            word.store((len + bytes.len()) as u64, Ordering::Release);
+        }
+    }
+
+    /// The outbox has written what it kept.
+    pub fn clear(&self) {
+        if let Some(word) = self.word(LEN) {
+            word.store(0, Ordering::Release);
+        }
+    }
+
+    fn word(&self, index: usize) -> Option<&std::sync::atomic::AtomicU64> {
+        self.0.get()?.word(index)
+    }
+}
