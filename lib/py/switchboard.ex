@@ -26,6 +26,10 @@ defmodule Py.Switchboard do
   # is not stopped as a process.
   @kill_after 1_000
 
+  # A template that has forked workers may die, and does no more harm than a worker that does; nor does one that a dead
+  # template did not fork. After so many in a row callers are told.
+  @chances 3
+
   @enforce_keys [:pool, :options, :python, :facts, :leader, :roster]
   defstruct [
     :pool,
@@ -124,6 +128,7 @@ defmodule Py.Switchboard do
         {port, _what} = message when is_port(port) -> message
         {:py_socket, _token, _role, _socket} = message -> message
         {:tcp, _socket, _bytes} = message -> message
+        {:tcp_closed, _socket} = message -> message
         {:start_timeout, _port} = message -> message
         {:py_template, _pid, _what} = message -> message
       end
@@ -257,6 +262,14 @@ defmodule Py.Switchboard do
     case Enum.find(Roster.workers(state.roster), &(&1.output.socket == socket)) do
       nil -> {:noreply, state}
       worker -> {:noreply, put(state, %{worker | output: Output.take(worker.output, bytes, facts_of(worker, state))})}
+    end
+  end
+
+  # As a rule that is heard before the port says how the worker ended.
+  def handle_info({:tcp_closed, socket}, state) do
+    case Enum.find(Roster.workers(state.roster), &(&1.output.socket == socket)) do
+      nil -> {:noreply, state}
+      worker -> {:noreply, put(state, %{worker | output: Output.closed(worker.output)})}
     end
   end
 
@@ -595,7 +608,7 @@ defmodule Py.Switchboard do
         %{state | roster: Roster.add(state.roster, worker)}
 
       {:error, text} ->
-        failed(state, Error.new(:not_available, text))
+        failed(state, Error.new(:not_available, text), "a worker of #{inspect(state.pool.name)} did not start", 1)
     end
   end
 
@@ -612,7 +625,7 @@ defmodule Py.Switchboard do
   defp started(state, _request, port, {:error, error}) do
     worker = Roster.worker(state.roster, port)
     Worker.stop(worker)
-    failed(%{state | roster: Roster.remove(state.roster, worker)}, error)
+    worker_failed(%{state | roster: Roster.remove(state.roster, worker)}, worker, error)
   end
 
   # One that was to be replaced goes when its successor is there.
@@ -638,7 +651,7 @@ defmodule Py.Switchboard do
     Worker.kill(worker)
     Worker.stop(worker)
     text = "the worker did not begin to serve within #{state.options.start_timeout} ms (start_timeout:)"
-    failed(%{state | roster: Roster.remove(state.roster, worker)}, Error.new(:starting, text))
+    worker_failed(%{state | roster: Roster.remove(state.roster, worker)}, worker, Error.new(:starting, text))
   end
 
   # A worker died. What it had is lost; what it did not begin is not.
@@ -652,7 +665,7 @@ defmodule Py.Switchboard do
     state = lost(%{requeue(state) | roster: Roster.remove(state.roster, worker)}, worker, begun, error)
 
     cond do
-      worker.stage == :starting -> failed(state, error)
+      worker.stage == :starting -> worker_failed(state, worker, error)
       worker.stuck -> state
       true -> %{state | roster: Roster.died(state.roster, error)}
     end
@@ -711,12 +724,18 @@ defmodule Py.Switchboard do
   end
 
   defp template(state, {:failed, error}),
-    do: failed(%{state | template: :wanted}, error, "the template of #{inspect(state.pool.name)} is gone")
+    do: failed(%{state | template: :wanted}, error, "the template of #{inspect(state.pool.name)} did not start", 1)
 
-  defp failed(state, error), do: failed(state, error, "a worker of #{inspect(state.pool.name)} did not start")
+  defp template(state, {:died, error}),
+    do: failed(%{state | template: :wanted}, error, "the template of #{inspect(state.pool.name)} died", @chances)
+
+  defp worker_failed(state, worker, error) do
+    chances = if worker.role == :plain, do: 1, else: @chances
+    failed(state, error, "a worker of #{inspect(state.pool.name)} did not start", chances)
+  end
 
   # No worker came to serve: the next try waits, longer each time.
-  defp failed(state, error, what) do
+  defp failed(state, error, what, chances) do
     {delay, roster} = Roster.failed(state.roster, error)
     state = %{state | roster: roster}
 
@@ -725,7 +744,7 @@ defmodule Py.Switchboard do
       Logger.error("#{what}: #{Exception.message(error)}")
     end
 
-    if delay && Roster.serving(roster) == [], do: fail_queued(state, error), else: state
+    if delay != nil and roster.failures >= chances and Roster.serving(roster) == [], do: fail_queued(state, error), else: state
   end
 
   # Nobody is there to run them, and nobody may come for long.

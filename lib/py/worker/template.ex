@@ -2,8 +2,8 @@ defmodule Py.Worker.Template do
   @moduledoc false
 
   # The process that has run `init` of a pool with `prefork: true`, and forks its workers. Its switchboard gets
-  # `{:py_template, pid, what}`: `:active` once it forks; `{:off, why}` where it may not be forked, and `{:failed, error}`
-  # when it is no more, after which there is no such process. `native/worker/src/template.rs` is the other half.
+  # `{:py_template, pid, what}`: `:active` once it forks; `{:off, why}` where it may not be forked, `{:failed, error}` where
+  # it did not come to, `{:died, error}` where it did. After each of the last three it is gone. `native/worker/src/template.rs` is the other half.
 
   use GenServer, restart: :temporary
 
@@ -38,7 +38,12 @@ defmodule Py.Worker.Template do
   def describe({stage, _pid, _socket}), do: stage
 
   @spec stop(t) :: :ok
-  def stop({_stage, pid, _socket}), do: GenServer.stop(pid)
+  def stop({_stage, pid, _socket}) when is_pid(pid) do
+    GenServer.stop(pid)
+  catch
+    :exit, _it_ends_already -> :ok
+  end
+
   def stop(_no_template), do: :ok
 
   @impl true
@@ -78,6 +83,9 @@ defmodule Py.Worker.Template do
   def handle_info({:tcp, _socket, bytes}, %{worker: worker} = state),
     do: {:noreply, %{state | worker: %{worker | output: Output.take(worker.output, bytes, facts(state))}}}
 
+  def handle_info({:tcp_closed, socket}, %{worker: %{output: %{socket: socket}} = worker} = state),
+    do: {:noreply, %{state | worker: %{worker | output: Output.closed(worker.output)}}}
+
   def handle_info(:start_timeout, %{worker: %{stage: :starting}} = state) do
     Worker.kill(state.worker)
     failed(state, Error.new(:timeout, "the time was up while it ran"))
@@ -111,10 +119,7 @@ defmodule Py.Worker.Template do
     {:noreply, put_in(state.worker.stage, :ready)}
   end
 
-  defp handle_frame({:forks, obstacle}, state) do
-    tell(state, {:off, obstacle})
-    {:stop, :normal, state}
-  end
+  defp handle_frame({:forks, obstacle}, state), do: stop_telling(state, {:off, obstacle})
 
   defp handle_frame({:send, _kind, _to, _message} = frame, state) do
     Worker.deliver(frame)
@@ -128,11 +133,14 @@ defmodule Py.Worker.Template do
     {output, words} = Output.last_words(state.worker.output, facts(state))
     cause = if exit, do: Worker.cause(exit), else: "ended"
     text = String.trim_trailing("the template process #{state.worker.os_pid} #{cause}\n#{words}")
-    failed(put_in(state.worker.output, output), %{Error.new(:crashed, text) | exit: exit})
+    failed(%{state | worker: %{state.worker | output: output}}, %{Error.new(:crashed, text) | exit: exit})
   end
 
-  defp failed(state, error) do
-    tell(state, {:failed, error})
+  defp failed(%{worker: %{stage: :ready}} = state, error), do: stop_telling(state, {:died, error})
+  defp failed(state, error), do: stop_telling(state, {:failed, error})
+
+  defp stop_telling(state, what) do
+    tell(state, what)
     {:stop, :normal, state}
   end
 
