@@ -12,11 +12,16 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = {"floor": "#b8bec7", "queue": "#4b5fa8", "inline": "#e0912f"}
-LABELS = {"floor": "floor: no Python", "queue": "Py, queue", "inline": "Py, inline"}
+COLOURS = {"floor": "#b8bec7", "queue": "#4b5fa8", "inline": "#e0912f", "process": "#4f9a77"}
+LABELS = {
+    "floor": "floor: no Python",
+    "queue": "Py, in: :thread",
+    "inline": "Py, inline",
+    "process": "Py, in: :process",
+}
 LATENCY = {"L1 p50": "call\np50", "L1 p99": "call\np99", "L1 cold p50": "cold call\np50"}
 RATE = {"T1": "64\nprocesses", "T2": "1,000\nprocesses"}
-WIDTH = 0.27
+WIDTH = 0.21
 LEAST_LATENCY = 0.05  # a logarithmic axis has no zero: where its bars begin
 
 Medians = dict[tuple[str, str], float]
@@ -51,7 +56,8 @@ def drawn(medians: Medians, machine: dict[str, Any]) -> Figure:
 def bars(axes: Axes, groups: dict[str, str], medians: Medians) -> None:
     for place, (way, colour) in enumerate(COLOURS.items()):
         heights = [medians[name, way] for name in groups]
-        positions = [index + (place - 1) * WIDTH for index in range(len(groups))]
+        middle = (len(COLOURS) - 1) / 2
+        positions = [index + (place - middle) * WIDTH for index in range(len(groups))]
         drawn_bars = axes.bar(positions, heights, WIDTH * 0.94, color=colour, label=LABELS[way])
         axes.bar_label(drawn_bars, [shown(height) for height in heights], padding=2, fontsize=8)
     axes.set_xticks(range(len(groups)), list(groups.values()))

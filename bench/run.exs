@@ -2,7 +2,7 @@
 #
 #     mix run bench/run.exs [--runs 7] [--only T1,L1]
 
-for file <- ~w(floor case measure calls data scheduling start memory report) do
+for file <- ~w(floor pools case measure calls data scheduling start memory report) do
   Code.require_file("lib/#{file}.exs", __DIR__)
 end
 
@@ -27,8 +27,7 @@ defmodule Py.Bench do
   defp prepare do
     {:ok, _} = Application.ensure_all_started(:py)
     :ok = Py.Bench.Floor.load(System.fetch_env!("PY_FLOOR"))
-    path = Path.join(__DIR__, "python")
-    Py.exec!("import sys; sys.path.insert(0, path); import py_bench", %{path: path})
+    Py.Bench.Pools.start()
   end
 
   defp check!(nil, _cases), do: :ok

@@ -2,7 +2,7 @@ defmodule Py do
   @external_resource readme = Path.expand("../README.md", __DIR__)
   @moduledoc File.read!(readme)
 
-  alias Py.{Buffer, Bytes, Caller, Cast, Code, Error, Future, Options}
+  alias Py.{Buffer, Bytes, Caller, Cast, Code, Error, Future, Options, Script}
 
   @typedoc "A module, as an atom or a string: `:math`, `\"os.path\"`."
   @type target :: atom | String.t()
@@ -201,6 +201,27 @@ defmodule Py do
   end
 
   @doc """
+  Runs a Python program to its end, in a process of its own, as `python path argv...` would; it needs no pool.
+
+  The path is expanded from the node's current directory, whatever `cd:` is; arguments are strings, numbers and atoms.
+
+      iex> path = Path.join(System.tmp_dir!(), "py_run_script.py")
+      iex> File.write!(path, "import json, sys; json.dump([sys.argv[1:], sys.stdin.read()], sys.stdout)")
+      iex> Py.run_script!(path, ["--size", 3], stdin: "text", json: true)
+      %{status: 0, stdout: ~s([["--size", "3"], "text"]), stderr: "", json: [["--size", "3"], "text"]}
+
+  That is for status 0. Any other end is an error whose `object` is the same map: see `Py.Script`. Nothing that a script
+  starts outlives it.
+
+  ## Options
+
+  #{Options.docs(:script)}
+  """
+  @spec run_script(Path.t(), [Script.argument()], keyword) ::
+          {:ok, Script.result()} | {:error, Error.t()}
+  def run_script(path, argv \\ [], options \\ []), do: Script.run(path, argv, options)
+
+  @doc """
   A binary that becomes Python `bytes`; a bare binary becomes `str`.
 
       iex> Py.call(:builtins, :len, [Py.bytes(<<255, 0>>)])
@@ -294,6 +315,15 @@ defmodule Py do
   """
   @spec reload!(target, keyword) :: :ok
   def reload!(module, options \\ []), do: value!(reload(module, options))
+
+  @doc """
+  Like `run_script/3`, but returns the result or raises `Py.Error`.
+
+      iex> Py.run_script!("/no/such/script.py")
+      ** (Py.Error) not available: there is no script /no/such/script.py
+  """
+  @spec run_script!(Path.t(), [Script.argument()], keyword) :: Script.result()
+  def run_script!(path, argv \\ [], options \\ []), do: value!(run_script(path, argv, options))
 
   @doc ~S'''
   Python source that knows its place, so that tracebacks point into the Elixir file. Nothing in it is interpolated.

@@ -1,7 +1,7 @@
 defmodule Py.Bench.Calls do
   @moduledoc "L, T and A: how long a call takes, and how many there are in a second."
 
-  alias Py.Bench.{Case, Floor, Measure}
+  alias Py.Bench.{Case, Floor, Measure, Pools}
 
   @many 10_000
 
@@ -22,7 +22,8 @@ defmodule Py.Bench.Calls do
         what: "one `eval` of `x + 1` after another",
         ways: [
           {"queue", fn -> Measure.latency(fn -> eval([]) end, [50, 99]) end},
-          {"inline", fn -> Measure.latency(fn -> eval(inline: true) end, [50, 99]) end}
+          {"inline", fn -> Measure.latency(fn -> eval(inline: true) end, [50, 99]) end},
+          {"process", fn -> Measure.latency(fn -> eval(on: Py.Bench.One) end, [50, 99]) end}
         ]
       }
     ]
@@ -39,9 +40,12 @@ defmodule Py.Bench.Calls do
     ways = [
       {"floor", fn -> measure.(fn -> {:ok, 4.0} = Floor.call([16.0]) end) end},
       {"queue", fn -> measure.(fn -> sqrt([]) end) end},
-      {"inline", fn -> measure.(fn -> sqrt(inline: true) end) end}
+      {"inline", fn -> measure.(fn -> sqrt(inline: true) end) end},
+      {"process", fn -> measure.(fn -> sqrt(on: Py.Bench.One) end) end}
     ]
 
+    two = fn -> measure.(fn -> sqrt(on: Py.Bench.Two) end) end
+    ways = if unit == "calls/s", do: ways ++ [{"2 processes", two}], else: ways
     %Case{id: id, unit: unit, what: what, ways: ways, compare: :share}
   end
 
@@ -51,14 +55,20 @@ defmodule Py.Bench.Calls do
         id: "A1",
         unit: "calls/s",
         what: "10,000 `async_call`s of `math.sqrt`, then awaited",
-        ways: [{"floor", &floor_at_once/0}, {"queue", &at_once/0}],
+        ways: [{"floor", &floor_at_once/0} | Pools.both(&at_once/1)],
         compare: :share
       },
       %Case{
         id: "A2",
         unit: "ms",
         what: "1,000 `asyncio.sleep(0.1)` at once",
-        ways: [{"queue", &sleepers/0}]
+        ways: Pools.both(&sleepers/1)
+      },
+      %Case{
+        id: "P1",
+        unit: "ms",
+        what: "two calls of `fib(27)` at once",
+        ways: Pools.both(&fibs/1) ++ [{"2 processes", fn -> fibs(on: Py.Bench.Two) end}]
       }
     ]
   end
@@ -74,17 +84,23 @@ defmodule Py.Bench.Calls do
     @many * 1.0e9 / Measure.nanoseconds(work)
   end
 
-  defp at_once do
+  defp at_once(options) do
     work = fn ->
-      for(_ <- 1..@many, do: Py.async_call(:math, :sqrt, [16.0])) |> Py.await_many!()
+      for(_ <- 1..@many, do: Py.async_call(:math, :sqrt, [16.0], options)) |> Py.await_many!()
     end
 
     @many * 1.0e9 / Measure.nanoseconds(work)
   end
 
-  defp sleepers do
+  defp sleepers(options) do
     Measure.milliseconds(fn ->
-      for(_ <- 1..1_000, do: Py.async_call(:asyncio, :sleep, [0.1])) |> Py.await_many!()
+      for(_ <- 1..1_000, do: Py.async_call(:asyncio, :sleep, [0.1], options)) |> Py.await_many!()
+    end)
+  end
+
+  defp fibs(options) do
+    Measure.milliseconds(fn ->
+      for(_ <- 1..2, do: Py.async_call(:py_bench, :fib, [27], options)) |> Py.await_many!()
     end)
   end
 end

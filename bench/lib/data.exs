@@ -1,22 +1,33 @@
 defmodule Py.Bench.Data do
   @moduledoc "B and X: values on their way in and out, and exceptions."
 
-  alias Py.Bench.{Case, Measure}
+  alias Py.Bench.{Case, Measure, Pools}
 
   def cases, do: Enum.concat([binaries(), terms(), errors()])
 
   defp binaries do
     echoes =
       for megabytes <- [1, 10, 100] do
-        one("B1 #{megabytes} MB", "ms", "bytes echoed: copied in, not copied out", fn ->
+        one("B1 #{megabytes} MB", "ms", "echoed as `bytes`", fn options ->
           bytes = Py.bytes(:binary.copy(<<7>>, megabytes * 1_000_000))
-          Measure.milliseconds(fn -> Py.eval!("x", %{x: bytes}) end)
+          Measure.milliseconds(fn -> Py.eval!("x", %{x: bytes}, options) end)
         end)
       end
 
-    out = fn -> Py.getattr!(:py_bench, :held) end
-    read = fn -> Measure.latency(out, [50], 100) end
-    echoes ++ [one("B1 100 MB out", "us", "bytes that Python holds, as a binary", read)]
+    view = fn options ->
+      buffer = Py.buffer(:binary.copy(<<7>>, 100_000_000))
+      Measure.milliseconds(fn -> Py.eval!("x", %{x: buffer}, options) end)
+    end
+
+    read = fn options ->
+      Measure.latency(fn -> Py.getattr!(:py_bench, :held, options) end, [50], 20)
+    end
+
+    echoes ++
+      [
+        one("B1 100 MB view", "ms", "echoed as a `memoryview`", view),
+        one("B1 100 MB out", "us", "bytes that Python holds, as a binary", read)
+      ]
   end
 
   defp terms do
@@ -25,9 +36,9 @@ defmodule Py.Bench.Data do
           {"a million floats", fn -> Enum.map(1..1_000_000, &(&1 / 3)) end},
           {"10,000 maps of five keys", fn -> Enum.map(1..10_000, &map/1) end}
         ] do
-      one("B2 #{text}", "ms", "echoed", fn ->
+      one("B2 #{text}", "ms", "echoed", fn options ->
         value = make.()
-        Measure.milliseconds(fn -> Py.eval!("x", %{x: value}) end)
+        Measure.milliseconds(fn -> Py.eval!("x", %{x: value}, options) end)
       end)
     end
   end
@@ -37,9 +48,16 @@ defmodule Py.Bench.Data do
   end
 
   defp errors do
-    raising = fn -> {:error, %Py.Error{kind: :python}} = Py.eval("1/0") end
-    [one("X1", "us", "an exception with its traceback", fn -> Measure.latency(raising, [50]) end)]
+    raise_one = fn options ->
+      {:error, %Py.Error{kind: :python}} = Py.eval("1/0", %{}, options)
+    end
+
+    [
+      one("X1", "us", "an exception with its traceback", fn options ->
+        Measure.latency(fn -> raise_one.(options) end, [50])
+      end)
+    ]
   end
 
-  defp one(id, unit, what, fun), do: %Case{id: id, unit: unit, what: what, ways: [{"queue", fun}]}
+  defp one(id, unit, what, fun), do: %Case{id: id, unit: unit, what: what, ways: Pools.both(fun)}
 end

@@ -19,7 +19,21 @@ defmodule Py.Bench.Start do
         what: "the first pool of a node: Python boots",
         ways: [{"queue", &first/0}]
       },
-      %Case{id: "start", unit: "ms", what: "a pool beside others", ways: [{"queue", &beside/0}]}
+      %Case{
+        id: "start",
+        unit: "ms",
+        what: "a pool beside others, until its first reply",
+        ways: [
+          {"queue", fn -> beside([]) end},
+          {"process", fn -> beside(in: :process, size: 1) end}
+        ]
+      },
+      %Case{
+        id: "K1",
+        unit: "ms",
+        what: "from a crash (`ctypes.string_at(0)`) to the next reply",
+        ways: [{"process", &crash/0}]
+      }
     ]
   end
 
@@ -29,9 +43,28 @@ defmodule Py.Bench.Start do
     String.to_integer(text) / 1.0e6
   end
 
-  defp beside do
-    Measure.milliseconds(fn -> {:ok, _} = Py.Pool.start_link(name: Py.Bench.Beside) end)
+  defp beside(options) do
+    Measure.milliseconds(fn ->
+      {:ok, _} = Py.Pool.start_link([name: Py.Bench.Beside] ++ options)
+      {:ok, 4.0} = Py.call(:math, :sqrt, [16.0], on: Py.Bench.Beside)
+    end)
   after
     GenServer.stop(Py.Bench.Beside)
+  end
+
+  # What the dying process says is no part of a table.
+  defp crash do
+    Logger.configure(level: :error)
+    {:ok, pid} = Py.Pool.start_link(name: Py.Bench.Beside, in: :process, size: 1)
+
+    time =
+      Measure.milliseconds(fn ->
+        {:error, %{kind: :crashed}} = Py.call(:ctypes, :string_at, [0], on: Py.Bench.Beside)
+        {:ok, 4.0} = Py.call(:math, :sqrt, [16.0], on: Py.Bench.Beside)
+      end)
+
+    GenServer.stop(pid)
+    Logger.configure(level: :debug)
+    time
   end
 end

@@ -19,6 +19,11 @@ def burn(seconds: float) -> None:
         pass
 
 
+def fib(n: int) -> int:
+    """Keep one core busy, with nothing but Python."""
+    return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+
 def start_background() -> None:
     """Run a thread that nobody calls, as libraries do."""
     _stop.clear()

@@ -13,14 +13,22 @@ defmodule Py.Caller do
   @default_timeout Options.defaults(:pool).timeout
 
   @spec run(request, map) :: result
+  def run(request, %{inline: true, return: :value, on: name, timeout: timeout})
+      when is_atom(name) do
+    case Pool.lookup(name) do
+      %Pool{} = pool ->
+        perform_inline(pool, request, timeout || pool.timeout)
+
+      _state ->
+        with {:ok, pool, timeout} <- pool(name, timeout),
+             do: perform_inline(pool, request, timeout)
+    end
+  end
+
   def run(_request, %{return: :object}), do: {:error, no_objects()}
 
   def run(request, %{on: {pool, node}, timeout: timeout}),
     do: Remote.run(pool, node, request, timeout)
-
-  def run(request, %{on: name, timeout: timeout, inline: true}) do
-    with {:ok, pool, timeout} <- pool(name, timeout), do: perform_inline(pool, request, timeout)
-  end
 
   def run(request, %{on: name, timeout: timeout}) do
     with {:ok, pool, timeout} <- pool(name, timeout), do: perform(pool, request, timeout)
@@ -107,6 +115,7 @@ defmodule Py.Caller do
 
   defp perform_inline(%Pool{telemetry?: false} = pool, request, timeout) do
     case Native.run_inline(pool.native, Process.group_leader(), request, timeout) do
+      {:ok, _value} = result -> result
       {:overran, result, _nanoseconds} -> result
       {:deferred, ref} -> receive(do: ({:py_result, ^ref, result} -> result))
       closed when is_atom(closed) and closed != :ok -> perform(pool, request, timeout)

@@ -11,7 +11,7 @@ defmodule Py.Error do
   | `:encode` | an argument has no counterpart in Python; `message` holds the path to it |
   | `:decode` | the result has no counterpart in Elixir; `message` holds the path to it |
   | `:crashed` | what ran it ended; `exit` is `{:code, n}` or `{:signal, n}` where it is known |
-  | `:not_available` | there is no Python that can be used, or this version of Py lacks what was asked for |
+  | `:not_available` | there is no Python or script that can be used, or this version of Py lacks what was asked for |
   | `:no_pool`, `:stopped`, `:starting` | no pool of that name, it was stopped, it did not start in time |
   | `:nodedown` | the node of `on: {pool, node}` cannot be reached |
   | `:session_lost`, `:stale_object` | kept for sessions and objects |
@@ -19,6 +19,8 @@ defmodule Py.Error do
   `module` and `type` are those of the Python class ("builtins" and "ValueError"), `traceback` is a list of
   `%{file: _, line: _, function: _, source: _}`, the outermost first, as in Python. `cause` is what `raise ... from`
   named, `context` the exception that was being handled, `exceptions` the members of an `ExceptionGroup`.
+
+  After `Py.run_script/3`, `object` is the map of what the script left: `status`, `stdout`, `stderr` and `json`.
 
   `Exception.message/1` reads like Python's own traceback:
 

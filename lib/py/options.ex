@@ -4,6 +4,7 @@ defmodule Py.Options do
   # The one place that knows the options: their check, their defaults and their documentation come from these lists.
 
   @longest_timeout 4_294_967_295
+  @most_bytes 9_223_372_036_854_775_807
 
   @call [
     kwargs: [
@@ -127,6 +128,51 @@ defmodule Py.Options do
     ]
   ]
 
+  @script [
+    timeout: [
+      type: :timeout,
+      default: 30_000,
+      doc: "milliseconds or `:infinity`; decoding of JSON included"
+    ],
+    stdin: [
+      type: :iodata,
+      default: nil,
+      doc: "iodata for the script to read. Without it the script reads the end of file"
+    ],
+    env: [
+      type: :env,
+      default: %{},
+      doc: "a map of strings, environment variables beside those of the node"
+    ],
+    cd: [
+      type: :text,
+      default: nil,
+      doc: "the current directory of the script. Default: that of the node"
+    ],
+    python: [
+      type: :text,
+      default: nil,
+      doc: "an executable or a virtual environment. Default: what `Py.Python.find/2` finds"
+    ],
+    memory_limit: [
+      type: :bytes,
+      default: nil,
+      doc:
+        "bytes of address space for each process of the script (`RLIMIT_AS`); Python raises MemoryError beyond it. Default: none"
+    ],
+    json: [
+      type: :boolean,
+      default: false,
+      doc: "decodes stdout, with Python's `json`"
+    ],
+    max_output: [
+      type: :bytes,
+      default: 67_108_864,
+      doc:
+        "bytes that the script may print on stdout, and as many on stderr; beyond it it is killed"
+    ]
+  ]
+
   @schemas %{
     call: @call,
     code: Keyword.delete(@call, :kwargs) ++ @place,
@@ -134,10 +180,11 @@ defmodule Py.Options do
     gather: Keyword.drop(@call, [:kwargs, :inline]),
     cast: Keyword.take(@call, [:kwargs, :timeout, :on]),
     reload: @short,
-    pool: @pool
+    pool: @pool,
+    script: @script
   }
 
-  @type schema :: :call | :code | :getattr | :gather | :cast | :reload | :pool
+  @type schema :: :call | :code | :getattr | :gather | :cast | :reload | :pool | :script
 
   for {name, schema} <- @schemas do
     @defaults Map.new(schema, fn {key, facts} -> {key, facts[:default]} end)
@@ -148,6 +195,14 @@ defmodule Py.Options do
   @doc "Checks a keyword list against a schema and fills in the defaults; raises ArgumentError."
   @spec check!(keyword, schema, String.t()) :: map
   def check!([], schema, _who), do: defaults(schema)
+
+  # The calls that mind each nanosecond come with nothing else.
+  for {name, schema} <- @schemas, schema[:inline] do
+    @inline schema
+            |> Map.new(fn {key, facts} -> {key, facts[:default]} end)
+            |> Map.put(:inline, true)
+    def check!([inline: true], unquote(name), _who), do: unquote(Macro.escape(@inline))
+  end
 
   def check!(options, schema, who), do: check(options, defaults(schema), schema, who, options)
 
@@ -226,12 +281,20 @@ defmodule Py.Options do
   defp cast(:limit, :infinity), do: {:ok, :infinity}
   defp cast(:limit, n) when is_integer(n) and n > 0, do: {:ok, n}
   defp cast(:limit, _value), do: {:error, "a positive integer or :infinity"}
-  defp cast(:bytes, n) when is_nil(n) or (is_integer(n) and n > 0), do: {:ok, n}
-  defp cast(:bytes, _value), do: {:error, "a number of bytes"}
   defp cast(:positive, n) when n in 1..@longest_timeout, do: {:ok, n}
   defp cast(:positive, _value), do: {:error, "a positive integer"}
   defp cast(:count, n) when n in 0..@longest_timeout, do: {:ok, n}
   defp cast(:count, _value), do: {:error, "a non-negative integer"}
+  defp cast(:bytes, n) when n in 1..@most_bytes, do: {:ok, n}
+  defp cast(:bytes, _value), do: {:error, "a positive number of bytes"}
+  defp cast(:iodata, nil), do: {:ok, nil}
+
+  defp cast(:iodata, value) do
+    {:ok, IO.iodata_to_binary(value)}
+  rescue
+    ArgumentError -> {:error, "iodata"}
+  end
+
   defp cast(:text, value) when is_binary(value) or is_nil(value), do: {:ok, value}
   defp cast(:text, _value), do: {:error, "a string"}
 
@@ -263,7 +326,7 @@ defmodule Py.Options do
 
     if Enum.all?(pairs, &variable?/1),
       do: {:ok, Map.new(pairs, fn {name, value} -> {to_string(name), value} end)},
-      else: {:error, "a map or list of names and strings"}
+      else: {:error, "a map or list of names and strings, without NUL bytes, and names without ="}
   end
 
   defp cast(:kwargs, value) do
@@ -272,7 +335,15 @@ defmodule Py.Options do
       else: {:error, "a keyword list or a map, with atoms or strings as keys"}
   end
 
-  defp variable?({name, value}), do: (is_atom(name) or is_binary(name)) and is_binary(value)
+  # What the system cannot hold would be refused where nobody can tell which it was.
+  defp variable?({name, value}) when (is_atom(name) or is_binary(name)) and is_binary(value) do
+    name = to_string(name)
+    texts? = String.valid?(name) and String.valid?(value)
+
+    texts? and name != "" and not String.contains?(name, ["=", <<0>>]) and
+      not String.contains?(value, <<0>>)
+  end
+
   defp variable?(_other), do: false
 
   defp names?(%{__struct__: _}), do: false

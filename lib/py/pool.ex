@@ -272,8 +272,9 @@ defmodule Py.Pool do
   end
 
   @doc false
-  @spec settled(t) :: :ok
-  def settled(%{board: %{load: load}}), do: :atomics.sub(load, 1, 1)
+  @spec settled(t, non_neg_integer) :: :ok
+  def settled(_pool, 0), do: :ok
+  def settled(%{board: %{load: load}}, count), do: :atomics.sub(load, 1, count)
 
   @doc false
   @spec resized(t, pos_integer) :: t

@@ -10,7 +10,7 @@ defmodule Py.Switchboard do
   require Logger
 
   alias Py.{Build, Error, Native, Pool, Python, Reception, Segments, Telemetry, Worker}
-  alias Py.Switchboard.{Loan, Request, Roster}
+  alias Py.Switchboard.{Dealer, Loan, Request, Roster}
   alias Py.Worker.{Frame, Output, Template}
 
   # Requests that are taken in one go, and written with one write to each worker.
@@ -42,8 +42,10 @@ defmodule Py.Switchboard do
     queue: :queue.new(),
     returned: [],
     next_id: 1,
-    # Requests up to this number have been there for a tick; `old` are those of them that still are.
+    # Requests below `young` have been there for a tick at least; `old` are those of them that still are, and the
+    # monitors of their callers. Those below `newest` were there at the last tick.
     young: 1,
+    newest: 1,
     old: %{},
     ticks?: false,
     # Of the workers, with `prefork: true`.
@@ -223,14 +225,12 @@ defmodule Py.Switchboard do
 
   @impl true
   def handle_info({:py_call, request}, state),
-    do: {:noreply, state |> take(request) |> take_more(@batch) |> dispatch()}
+    do: {:noreply, [request] |> more(@batch) |> take_all(state) |> dispatch()}
 
   def handle_info({port, {:data, bytes}}, state) when is_port(port) do
     case Roster.fetch(state.roster, port) do
       {:ok, worker} ->
-        {frames, rest} = Frame.split(joined(worker.partial, bytes))
-        state = put(state, %{worker | partial: rest})
-        {:noreply, frames |> Enum.reduce(state, &frame(&1, port, &2)) |> requeue() |> dispatch()}
+        {:noreply, worker.partial |> joined(bytes) |> listen(port, state) |> requeue() |> dispatch()}
 
       :error ->
         {:noreply, state}
@@ -330,13 +330,31 @@ defmodule Py.Switchboard do
   end
 
   # Who asks at the same time is served with one write.
-  defp take_more(state, 0), do: state
+  defp more(requests, 0), do: :lists.reverse(requests)
 
-  defp take_more(state, left) do
+  defp more(requests, left) do
     receive do
-      {:py_call, request} -> state |> take(request) |> take_more(left - 1)
+      {:py_call, request} -> more([request | requests], left - 1)
     after
-      0 -> state
+      0 -> :lists.reverse(requests)
+    end
+  end
+
+  defp take_all(requests, state) do
+    if :queue.is_empty(state.queue) do
+      {left, state} = Dealer.deal(requests, state)
+      Enum.reduce(left, state, &take(&2, &1))
+    else
+      Enum.reduce(requests, state, &take(&2, &1))
+    end
+  end
+
+  defp listen(bytes, port, state) do
+    {bytes, state} = Dealer.answer(bytes, port, state)
+
+    case Frame.first(bytes) do
+      {frame, rest} -> listen(rest, port, frame(frame, port, state))
+      nil -> %{state | roster: Roster.update(state.roster, port, &%{&1 | partial: bytes})}
     end
   end
 
@@ -344,6 +362,11 @@ defmodule Py.Switchboard do
   defp dispatch(state), do: state |> hand_out() |> flush() |> keep_looking()
 
   defp hand_out(state) do
+    if :queue.is_empty(state.queue), do: state, else: state |> Dealer.deal_queued() |> hand_out_one()
+  end
+
+  # What the dealer leaves: requests in shared memory, and those that were cancelled while they waited.
+  defp hand_out_one(state) do
     with {{:value, id}, queue} <- :queue.out(state.queue),
          {:ok, request} <- Map.fetch(state.requests, id),
          {:ok, port} <- Roster.choose(state.roster, byte_size(request.body)) do
@@ -515,7 +538,7 @@ defmodule Py.Switchboard do
     do: %{state | roster: Roster.update(state.roster, port, &Worker.relieve(&1, byte_size(body)))}
 
   defp forget(state, id, request) do
-    unless request.question?, do: Pool.settled(state.pool)
+    unless request.question?, do: Pool.settled(state.pool, 1)
 
     case state.old do
       %{^id => monitor} ->
@@ -541,8 +564,8 @@ defmodule Py.Switchboard do
   # --- looking after requests ---------------------------------------------------------------------
 
   defp look(state) do
-    state = Enum.reduce(state.young..(state.next_id - 1)//1, state, &grow_old/2)
-    state = %{state | young: state.next_id}
+    state = Enum.reduce(state.young..(state.newest - 1)//1, state, &grow_old/2)
+    state = %{state | young: state.newest, newest: state.next_id}
     now = Frame.now()
     Enum.reduce(Map.keys(state.old), state, &look_at(&1, now, &2))
   end

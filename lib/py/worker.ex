@@ -49,7 +49,7 @@ defmodule Py.Worker do
   @pipe 48 * 1024
 
   # Short calls are handed over in advance, so that a worker need not wait for each.
-  @ahead 64
+  @ahead 128
 
   # The worker's own limits of the C stack are those of a thread in the node.
   @python_code "import sys; sys.path.append(sys.argv[1]); import _py_worker; " <>
@@ -121,9 +121,13 @@ defmodule Py.Worker do
   @doc "May it be given a request of this size now?"
   @spec takes?(t, non_neg_integer) :: boolean
   def takes?(%__MODULE__{stage: :ready, crowded: false} = worker, size),
-    do: worker.load == 0 or (worker.load < @ahead and worker.bytes + size <= @pipe)
+    do: room?(worker.load, worker.bytes, size)
 
   def takes?(_worker, _size), do: false
+
+  @doc "The same for one that is free to take requests at all, and has so many of so many bytes."
+  @spec room?(non_neg_integer, non_neg_integer, non_neg_integer) :: boolean
+  def room?(load, bytes, size), do: load == 0 or (load < @ahead and bytes + size <= @pipe)
 
   @doc "Puts a request among what goes out with the next write."
   @spec give(t, iodata, non_neg_integer) :: t
@@ -257,7 +261,7 @@ defmodule Py.Worker do
   @spec kill(t) :: :ok
   def kill(%__MODULE__{os_pid: nil}), do: :ok
 
-  def kill(%__MODULE__{os_pid: os_pid}) do
+  def kill(%__MODULE__{os_pid: os_pid}) when os_pid > 1 do
     _ended_or_gone = Base.kill(-os_pid, 9)
     :ok
   end

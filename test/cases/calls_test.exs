@@ -1,6 +1,6 @@
 defmodule Py.Cases.CallsTest do
   # CASES.md, A: call, eval, exec; P-A 1, 3, 4.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   test "1. plain functions", %{pool: pool} do
     assert call(pool, :math, :sqrt, [16]) == {:ok, 4.0}

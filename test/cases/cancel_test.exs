@@ -1,6 +1,6 @@
 defmodule Py.Cases.CancelTest do
   # CASES.md 29, 91, P-A 12: what ends a call from outside, and what that leaves behind.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   # A list in Python that calls leave marks in.
   defp marks(pool), do: eval(pool, "import builtins\nbuiltins.py_marks")

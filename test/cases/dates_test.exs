@@ -1,6 +1,6 @@
 defmodule Py.Cases.DatesTest do
   # CASES.md 47: dates, times, offsets and zones.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   defp echo(pool, value), do: eval(pool, "x", %{x: value})
 

@@ -1,6 +1,6 @@
 defmodule Py.Cases.ErrorsTest do
   # CASES.md, A 14 to 20; P-A 6: what is visible of a Python exception.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   test "16. messages are UTF-8", %{pool: pool} do
     assert error(eval(pool, "raise ValueError('é日')")).message == "é日"

@@ -1,6 +1,6 @@
 defmodule Py.Cases.FairnessTest do
   # A caller waits for a share of what others asked, never for all of it.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   @moduletag :fairness
   @moduletag pool: [size: 1, max_queue: 30_000]

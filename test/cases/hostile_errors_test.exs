@@ -1,6 +1,6 @@
 defmodule Py.Cases.HostileErrorsTest do
   # Exceptions that misbehave, that are huge, or that mean something to Python or asyncio itself.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   for name <- ~w(__traceback__ __cause__ __context__ __suppress_context__ __notes__ __class__ args
                  exceptions __dict__ __reduce__) do

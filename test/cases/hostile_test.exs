@@ -1,6 +1,6 @@
 defmodule Py.Cases.HostileTest do
   # Objects that misbehave while they are converted.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   test "a hash that raises", %{pool: pool} do
     code = """

@@ -1,6 +1,6 @@
 defmodule Py.Cases.LimitsTest do
   # Section 4 at its edges: depth, keys that become one, atoms, broken structs, names.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   defp echo(pool, value), do: eval(pool, "x", %{x: value})
 

@@ -1,6 +1,6 @@
 defmodule Py.Cases.LoadTest do
   # Many calls at once, and what the rest of the node feels of them.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   defp burn(pool, count) do
     calls =

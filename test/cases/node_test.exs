@@ -1,6 +1,6 @@
 defmodule Py.Cases.NodeTest do
   # CASES.md 96, 98, 44, P-A 20: the operating system, the VM around Python, and what a call leaves behind.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   test "96. subprocess works and has the right exit status", %{pool: pool} do
     assert eval(

@@ -1,6 +1,6 @@
 defmodule Py.Cases.OutputTest do
   # CASES.md 95 and 99; P-D 6: print, stderr, input, logging.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   import ExUnit.CaptureIO
   import ExUnit.CaptureLog

@@ -1,6 +1,6 @@
 defmodule Py.Cases.PoolsTest do
   # P-A 14 to 16: several pools, starting and ending them.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   # A pool whose end does not end the test.
   defp start(options) do

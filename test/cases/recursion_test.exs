@@ -1,6 +1,6 @@
 defmodule Py.Cases.RecursionTest do
   # Deep recursion in C code ends a VM whose schedulers run Python: here it is a value, or an error of Python's.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   # SyntaxError: the parser's own "too many nested parentheses".
   @errors ["RecursionError", "MemoryError", "SyntaxError"]

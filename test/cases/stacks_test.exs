@@ -1,6 +1,6 @@
 defmodule Py.Cases.StacksTest do
   # What a pool tells of the calls in progress.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   @outer """
   import time

@@ -1,6 +1,6 @@
 defmodule Py.Cases.TimeoutsTest do
   # CASES.md, B: timeout and cancel; P-A 9 to 12.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   @endless "sum(1 for _ in iter(int, 1))"
 

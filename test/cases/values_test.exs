@@ -1,6 +1,6 @@
 defmodule Py.Cases.ValuesTest do
   # CASES.md, C: numbers, text, containers; P-A 2.
-  use Py.Case, on: [:thread]
+  use Py.Case, on: [:thread, :process]
 
   # What Python makes of a value, and what comes back.
   defp echo(pool, value), do: eval(pool, "x", %{x: value})

@@ -2,13 +2,20 @@ defmodule Py.Case do
   @moduledoc """
   Runs the same tests on every kind of pool.
 
-      use Py.Case, on: [:thread]
+      use Py.Case, on: [:thread, :process]
 
-      @tag pool: [size: 2]
-      test "25. a call that sleeps", %{pool: pool} do
+      @tag parallel: 2
+      test "25. two calls that sleep", %{pool: pool} do
 
-  Each test has a pool of its own, named by the test, in `pool`; `@tag pool:` gives its options. A test that leaves a
-  message of Py in its mailbox fails.
+  Each test has a pool of its own, named by the test, in `pool`. A test that leaves a message of Py in its mailbox fails.
+  Tags of a test:
+
+    * `pool:` options of its pool, on every kind. A `size:` of processes is that many interpreters
+    * `parallel: n` it needs that many calls in progress at once in one interpreter: `n` threads of the node, or one
+      worker process with `n` threads
+    * `on: kinds` the kinds that it makes sense on, where these are not all of the file's
+
+  What is told of neither has one interpreter: 16 threads of the node, or one worker process with one thread.
   """
 
   defmacro __using__(options) do
@@ -25,22 +32,52 @@ defmodule Py.Case do
   end
 
   defmacro test(name, context \\ quote(do: _context), do: body) do
-    for kind <- Module.get_attribute(__CALLER__.module, :kinds) do
-      quote do
-        @tag in: unquote(kind)
-        ExUnit.Case.test unquote(name) <> unquote(" (in: #{inspect(kind)})"), unquote(context) do
-          unquote(body)
-          Py.Case.assert_no_messages()
+    tests =
+      for kind <- Module.get_attribute(__CALLER__.module, :kinds) do
+        quote do
+          if Py.Case.tag?(__MODULE__, py_tags, unquote(kind)) do
+            ExUnit.Case.test unquote(name) <> unquote(" (in: #{inspect(kind)})"),
+                             unquote(context) do
+              unquote(body)
+              Py.Case.assert_no_messages()
+            end
+          end
         end
       end
+
+    # ExUnit takes the tags away with the first test that it registers.
+    quote do
+      py_tags = Py.Case.take_tags(__MODULE__)
+      unquote_splicing(tests)
     end
   end
 
+  @doc false
+  def take_tags(module) do
+    tags = Module.get_attribute(module, :tag)
+    Module.delete_attribute(module, :tag)
+    tags
+  end
+
+  @doc false
+  def tag?(module, tags, kind) do
+    kinds = for tag when is_list(tag) <- tags, {:on, kinds} <- tag, do: kinds
+    wanted? = Enum.all?(kinds, &(kind in &1))
+    if wanted?, do: for(tag <- [[in: kind] | tags], do: Module.put_attribute(module, :tag, tag))
+    wanted?
+  end
+
   def start_pool(context) do
-    options = [name: context.test, in: context.in] ++ Map.get(context, :pool, [])
+    options = [name: context.test, in: context.in] ++ size(context) ++ Map.get(context, :pool, [])
     pid = ExUnit.Callbacks.start_supervised!({Py.Pool, options})
     %{pool: context.test, pool_pid: pid}
   end
+
+  defp size(%{in: :thread, parallel: count}), do: [size: count]
+  defp size(%{in: :process, parallel: count}), do: [size: 1, concurrency: count]
+  defp size(%{in: :process, pool: pool}), do: if(pool[:size], do: [], else: [size: 1])
+  defp size(%{in: :process}), do: [size: 1]
+  defp size(_context), do: []
 
   @doc "Fails when a message of Py waits in the mailbox of the calling process."
   def assert_no_messages do

@@ -4,6 +4,7 @@ defmodule Py.Switchboard.Roster do
   # The workers of a pool: who is there, who has least to do, how many are missing, and how long to wait before the next
   # try where they fail.
 
+  alias Py.Switchboard.Dealer
   alias Py.Worker
 
   @first_delay 100
@@ -98,6 +99,36 @@ defmodule Py.Switchboard.Roster do
     %{^port => worker} = workers
     dirty = if worker.outgoing == [], do: [port | dirty], else: dirty
     %{roster | workers: %{workers | port => Worker.give(worker, frame, size)}, dirty: dirty}
+  end
+
+  @doc "What the workers can take, for a batch of requests."
+  @spec places(t) :: [Dealer.place()]
+  def places(roster) do
+    for {port, %{stage: :ready, crowded: false} = worker} <- roster.workers,
+        do: {worker.load, worker.bytes, port, [], 0}
+  end
+
+  @doc "Notes what was put there."
+  @spec fill(t, [Dealer.place()]) :: t
+  def fill(roster, places), do: Enum.reduce(places, roster, &fill_place/2)
+
+  defp fill_place({_load, _bytes, _port, _frames, 0}, roster), do: roster
+
+  defp fill_place({load, bytes, port, frames, count}, %{workers: workers} = roster) do
+    %{^port => worker} = workers
+    outgoing = [worker.outgoing | frames]
+    worker = %{worker | load: load, bytes: bytes, calls: worker.calls + count, outgoing: outgoing}
+    %{roster | workers: %{workers | port => worker}, dirty: [port | roster.dirty]}
+  end
+
+  @doc "Notes that a worker has so many requests of so many bytes less."
+  @spec relieve(t, port, non_neg_integer, non_neg_integer) :: t
+  def relieve(roster, _port, 0, _size), do: roster
+
+  def relieve(%{workers: workers} = roster, port, count, size) do
+    %{^port => worker} = workers
+    worker = %{worker | load: worker.load - count, bytes: worker.bytes - size}
+    %{roster | workers: %{workers | port => worker}}
   end
 
   @spec flush(t) :: t

@@ -92,7 +92,7 @@ pub struct Parker {
 
 impl Parker {
     pub fn wake(&self) {
-        self.woken.store(true, Ordering::Release);
+        self.woken.store(true, Ordering::SeqCst);
         if let Some(inbox) = self.inbox.get() {
             inbox.wake();
         } else if let Some(thread) = self.thread.get() {
@@ -105,7 +105,7 @@ impl Parker {
         self.thread.get_or_init(std::thread::current);
         while !self.woken.swap(false, Ordering::Acquire) {
             match self.inbox.get() {
-                Some(inbox) => inbox.wait(),
+                Some(inbox) => inbox.wait(&self.woken),
                 None => std::thread::park(),
             }
         }

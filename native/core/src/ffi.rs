@@ -10,6 +10,8 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
+#[cfg(not(feature = "limited"))]
+use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PySystemError};
 use pyo3::ffi;
@@ -26,7 +28,7 @@ use crate::ticket::Ticket;
 mod api {
     use pyo3::ffi;
     pub use pyo3::ffi::{
-        PyList_SET_ITEM as list_set_item, PyObject_Vectorcall as vectorcall,
+        PY_VECTORCALL_ARGUMENTS_OFFSET, PyList_SET_ITEM as list_set_item, PyObject_Vectorcall as vectorcall,
         PyTuple_SET_ITEM as tuple_set_item,
     };
 
@@ -42,6 +44,8 @@ mod api {
 mod api {
     use pyo3::ffi;
     pub use pyo3::ffi::{PyList_SetItem as list_set_item, PyTuple_SetItem as tuple_set_item};
+
+    pub const PY_VECTORCALL_ARGUMENTS_OFFSET: usize = 1 << (usize::BITS - 1);
 
     // Part of every CPython from 3.9 on, and of the limited API from 3.12 on, with this type.
     unsafe extern "C" {
@@ -214,6 +218,9 @@ impl Drop for View {
     }
 }
 
+/// So many arguments are passed without asking for memory.
+pub const FEW: usize = 6;
+
 /// Calls with positional arguments, followed by the values of the keyword arguments `names`.
 pub fn vectorcall<'py>(
     callable: &Bound<'py, PyAny>,
@@ -223,19 +230,23 @@ pub fn vectorcall<'py>(
     let named = names.map_or(0, |names| names.len());
     let positional = arguments.len().checked_sub(named).expect("a value for each name");
     let names = names.map_or(ptr::null_mut(), |names| names.as_ptr());
-    // `Bound` is a pointer with a lifetime, but does not promise to be one.
-    let mut few = [ptr::null_mut(); 6];
-    let many: Vec<_>;
-    let pointers = if arguments.len() <= few.len() {
-        few.iter_mut().zip(arguments).for_each(|(place, argument)| *place = argument.as_ptr());
-        &few[..]
+    // `Bound` is a pointer with a lifetime, but does not promise to be one. The place in front is for a
+    // method to put its object.
+    let mut few = [ptr::null_mut(); 1 + FEW];
+    let mut many: Vec<_>;
+    let places = if arguments.len() <= FEW {
+        &mut few[..]
     } else {
-        many = arguments.iter().map(Bound::as_ptr).collect();
-        &many[..]
+        many = vec![ptr::null_mut(); 1 + arguments.len()];
+        &mut many[..]
     };
-    // SAFETY: attached; the arguments live in `arguments`, whose last `named` belong to `names`.
+    places[1..].iter_mut().zip(arguments).for_each(|(place, argument)| *place = argument.as_ptr());
+    // SAFETY: attached; the arguments live in `arguments`, whose last `named` belong to `names`, and
+    // there is a place in front of them, as the flag says.
     unsafe {
-        let result = api::vectorcall(callable.as_ptr(), pointers.as_ptr(), positional, names);
+        let first = places.as_mut_ptr().add(1);
+        let count = positional | api::PY_VECTORCALL_ARGUMENTS_OFFSET;
+        let result = api::vectorcall(callable.as_ptr(), first.cast_const(), count, names);
         Bound::from_owned_ptr_or_err(callable.py(), result)
     }
 }
@@ -255,6 +266,42 @@ pub fn imported<'py>(name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
             return None;
         }
         Some(Bound::from_borrowed_ptr(name.py(), module))
+    }
+}
+
+/// Whether this is a module as the import system makes them, and nothing derived from that.
+pub fn is_plain_module(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: only compares the object's type.
+    unsafe { ffi::PyModule_CheckExact(object.as_ptr()) != 0 }
+}
+
+/// Whether the module is the one that is imported under this name.
+pub fn is_imported_as(name: &Bound<'_, PyString>, module: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: attached; what comes back is borrowed, and only compared.
+    unsafe {
+        let modules = ffi::PyImport_GetModuleDict();
+        if ffi::PyDict_CheckExact(modules) == 0 {
+            return false;
+        }
+        let found = ffi::PyDict_GetItemWithError(modules, name.as_ptr());
+        if found.is_null() {
+            ffi::PyErr_Clear();
+        }
+        found == module.as_ptr()
+    }
+}
+
+/// What a plain module has under a name in its namespace.
+pub fn global<'py>(module: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: attached; a module's dict lives as long as the module, and what comes back is borrowed
+    // from it, or null with an exception only if comparing fails; nothing runs before it is owned.
+    unsafe {
+        let found = ffi::PyDict_GetItemWithError(ffi::PyModule_GetDict(module.as_ptr()), name.as_ptr());
+        if found.is_null() {
+            ffi::PyErr_Clear();
+            return None;
+        }
+        Some(Bound::from_borrowed_ptr(name.py(), found))
     }
 }
 
@@ -376,6 +423,36 @@ pub fn reset_signals_in_forked_children() {
     }
     // SAFETY: the handler calls nothing but async-signal-safe functions.
     unsafe { libc::pthread_atfork(None, None, Some(reset)) };
+}
+
+#[cfg(not(feature = "limited"))]
+/// What the calling thread has had of the processor.
+#[derive(Clone, Copy)]
+pub struct Usage {
+    pub time: Duration,
+    /// How often it waited for something else than a processor.
+    pub waits: c_long,
+}
+
+#[cfg(not(feature = "limited"))]
+impl Usage {
+    #[cfg(target_os = "linux")]
+    pub fn now() -> Option<Self> {
+        // SAFETY: a rusage is plain data, for which zeroes are valid, and it is only written to.
+        let usage = unsafe {
+            let mut usage = std::mem::zeroed::<libc::rusage>();
+            (libc::getrusage(libc::RUSAGE_THREAD, &mut usage) == 0).then_some(usage)?
+        };
+        let duration = |time: libc::timeval| {
+            Duration::new(time.tv_sec.unsigned_abs(), 0) + Duration::from_micros(time.tv_usec.unsigned_abs())
+        };
+        Some(Usage { time: duration(usage.ru_utime) + duration(usage.ru_stime), waits: usage.ru_nvcsw })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub fn now() -> Option<Self> {
+        None
+    }
 }
 
 #[cfg(not(feature = "limited"))]

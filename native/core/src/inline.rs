@@ -10,10 +10,11 @@ use pyo3::prelude::*;
 
 use crate::convert;
 use crate::ffi::{self, ThreadId};
-use crate::gate::{Closed, OVERRUN};
+use crate::gate::Closed;
 use crate::interpreter::Interpreter;
 use crate::request::Request;
 use crate::runner;
+use crate::stopwatch::{Stopwatch, Took};
 use crate::ticket::Ticket;
 use crate::wire::{Fault, Kind, Leader, Outcome};
 
@@ -25,7 +26,16 @@ pub trait Inline {
     /// The same for people.
     fn subject(&self) -> String;
 
+    /// Runs it, where it is one that is run without being read.
+    fn quick<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Option<PyResult<Bound<'py, PyAny>>>;
+
+    /// Whether the caller wants to know only that it was done.
+    fn is_for_effect(&self) -> bool;
+
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault>;
+
+    /// Whether this is where it prints.
+    fn has_leader(&self, leader: Leader) -> bool;
 
     fn leader(&self) -> Leader;
 
@@ -41,8 +51,7 @@ pub trait Inline {
 /// How a call went that ran inline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ran {
-    /// It was answered in this time.
-    Answered(Duration),
+    Answered(Took),
     /// The answer comes later.
     Deferred,
 }
@@ -159,11 +168,12 @@ pub fn run(
     interpreter: &'static Interpreter,
     pool: usize,
     timeout: Option<Duration>,
+    count: &AtomicU64,
     call: &mut impl Inline,
 ) -> Result<Ran, Closed> {
     interpreter.gate.let_in(|| call.function())?;
-    let begin = Instant::now();
-    let deadline = begin + timeout.map_or(LONGEST, |timeout| timeout.min(LONGEST));
+    let stopwatch = Stopwatch::start(&interpreter.scheduler);
+    let deadline = stopwatch.started() + timeout.map_or(LONGEST, |timeout| timeout.min(LONGEST));
     let ran = ffi::on_large_stack(|| {
         Python::attach(|py| {
             GUEST.with_borrow_mut(|guest| {
@@ -172,13 +182,15 @@ pub fn run(
             })
         })
     });
+    // Nobody else is inside to add to it.
+    count.store(count.load(Ordering::Relaxed) + u64::from(ran.is_some()), Ordering::Relaxed);
     interpreter.gate.let_out();
-    let time = begin.elapsed();
-    if time >= OVERRUN {
+    let took = stopwatch.stop(&interpreter.scheduler);
+    if let Took::TooLong(time) = took {
         interpreter.gate.overran(call.function(), call.subject(), time);
     }
     match ran {
-        Some(true) => Ok(Ran::Answered(time)),
+        Some(true) => Ok(Ran::Answered(took)),
         Some(false) => Ok(Ran::Deferred),
         None => Err(Closed::Unsupported),
     }
@@ -214,7 +226,6 @@ impl Guest {
         call: &mut impl Inline,
     ) -> bool {
         self.visit.begin(deadline);
-        interpreter.scheduler.rouse_watch();
         let answered = catch_unwind(AssertUnwindSafe(|| self.answer(py, interpreter, pool, call)));
         let was_interrupted = self.visit.end(py);
         if interpreter.gate.has_new_threads() {
@@ -237,31 +248,32 @@ impl Guest {
         pool: usize,
         call: &mut impl Inline,
     ) -> bool {
-        let leader = call.leader();
-        if leader == Leader::Remote || self.leader != Some(leader) {
+        if !self.leader.is_some_and(|leader| call.has_leader(leader)) {
+            let leader = call.leader();
             self.leader = interpreter.set_leader(py, &call.leader_etf()).is_ok().then_some(leader);
         }
-        let request = match call.read(py, interpreter) {
-            Ok(request) => request,
-            Err(fault) => {
-                call.send(Outcome::Failed(fault), &|| true);
-                return true;
-            }
+        let result = match call.quick(py, interpreter) {
+            Some(result) => result,
+            None => match call.read(py, interpreter) {
+                Ok(request) => request.run(py, interpreter, pool),
+                Err(fault) => {
+                    call.send(Outcome::Failed(fault), &|| true);
+                    return true;
+                }
+            },
         };
-        let for_effect = request.is_for_effect();
-        let result = match request.run(py, interpreter, pool) {
-            Ok(value) if ffi::is_coroutine(&value) => {
-                // An interrupt that comes now is too late: the event loop keeps the time from here on.
-                self.visit.end(py);
-                defer(py, interpreter, call, &value, for_effect);
-                return false;
-            }
-            result => result,
-        };
+        if let Ok(value) = &result
+            && ffi::is_coroutine(value)
+        {
+            // An interrupt that comes now is too late: the event loop keeps the time from here on.
+            self.visit.end(py);
+            defer(py, interpreter, call, value);
+            return false;
+        }
         interpreter.flush_output(py);
         let visit = &self.visit;
         match result {
-            Ok(_) if for_effect => call.send(Outcome::Done, &|| true),
+            Ok(_) if call.is_for_effect() => call.send(Outcome::Done, &|| true),
             Ok(value) if convert::is_plain(&value) => {
                 call.send(Outcome::Value(interpreter, &value), &|| true)
             }
@@ -285,13 +297,12 @@ fn defer(
     interpreter: &'static Interpreter,
     call: &mut impl Inline,
     coroutine: &Bound<'_, PyAny>,
-    for_effect: bool,
 ) {
     let ticket = call.defer();
     if !ticket.begin() {
         return;
     }
-    if for_effect {
+    if call.is_for_effect() {
         ticket.run_for_effect();
     }
     if let Err(error) = interpreter.await_on_loop(py, coroutine, &ticket) {

@@ -20,6 +20,7 @@ use crate::gate::Gate;
 #[cfg(not(feature = "limited"))]
 use crate::inline::{Visit, Visitors};
 use crate::request::{Source, no_such_module};
+use crate::routes::Routes;
 use crate::scheduler::Scheduler;
 use crate::ticket::{Phase, Ticket};
 use crate::wire::Host;
@@ -34,6 +35,7 @@ pub struct Interpreter {
     /// Modules that were found fully imported once, by address.
     modules: Attached<ByWord<Py<PyAny>>>,
     bases: Attached<HashMap<usize, Py<PyModule>>>,
+    pub(crate) routes: Routes,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) errands: Errands,
     pub(crate) gate: Gate,
@@ -125,6 +127,7 @@ impl Interpreter {
             names: Attached::default(),
             modules: Attached::default(),
             bases: Attached::default(),
+            routes: Routes::default(),
             scheduler,
             errands: Errands::default(),
             gate: Gate::new(py),
@@ -329,7 +332,7 @@ impl Interpreter {
         py: Python<'py>,
         pool: usize,
         init: Option<&Source<'py>>,
-        paths: Vec<String>,
+        paths: &[String],
         env: &Bound<'py, PyDict>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let base = self.base(py, pool)?;

@@ -22,20 +22,25 @@ mod natives;
 mod pool;
 mod queue;
 mod request;
+mod routes;
 mod runner;
 mod scheduler;
+#[cfg(not(feature = "limited"))]
+mod stopwatch;
 mod ticket;
 mod watch;
 pub mod wire;
 
 pub use ffi::{LocalKey, View, native_module_init, reset_signals_in_forked_children};
 #[cfg(not(feature = "limited"))]
-pub use gate::{Closed, OVERRUN};
+pub use gate::Closed;
 #[cfg(not(feature = "limited"))]
 pub use inline::{Inline, Ran};
 pub use interpreter::Interpreter;
 pub use pool::{Limits, Pool, PoolInfo, Refusal, Running};
 pub use request::{Call, Request, Source};
 pub use scheduler::Canceller;
+#[cfg(not(feature = "limited"))]
+pub use stopwatch::Took;
 pub use ticket::{Cancel, Ticket};
 pub use wire::{Fault, Kind, Outcome, Wire};

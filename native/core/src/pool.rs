@@ -211,9 +211,7 @@ impl Pool {
     pub fn inline(&self, timeout: Option<Duration>, call: &mut impl Inline) -> Result<Ran, Closed> {
         match self.scheduler.interpreter() {
             Some(interpreter) if self.serves.load(Ordering::Acquire) => {
-                let ran = inline::run(interpreter, self.id, timeout, call)?;
-                self.inline_calls.fetch_add(1, Ordering::Relaxed);
-                Ok(ran)
+                inline::run(interpreter, self.id, timeout, &self.inline_calls, call)
             }
             _ => Err(Closed::NotServing),
         }

@@ -3,16 +3,15 @@
 use pyo3::exceptions::{PyModuleNotFoundError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
+use smallvec::SmallVec;
 
 use crate::ffi;
 use crate::interpreter::Interpreter;
+use crate::routes::{Function, Names};
 
 pub enum Request<'py> {
     Call(Call<'py>),
-    GetAttr {
-        target: Bound<'py, PyString>,
-        name: Bound<'py, PyString>,
-    },
+    GetAttr(Function<'py>),
     Eval(Source<'py>),
     Exec(Source<'py>),
     Reload {
@@ -26,11 +25,13 @@ pub enum Request<'py> {
     },
 }
 
+/// Most calls have few arguments: these take no memory of their own.
+pub type Arguments<'py> = SmallVec<[Bound<'py, PyAny>; ffi::FEW]>;
+
 pub struct Call<'py> {
-    pub target: Bound<'py, PyString>,
-    pub name: Bound<'py, PyString>,
+    pub function: Function<'py>,
     /// Positional ones, then the values of `keywords`.
-    pub arguments: Vec<Bound<'py, PyAny>>,
+    pub arguments: Arguments<'py>,
     pub keywords: Option<Bound<'py, PyTuple>>,
 }
 
@@ -48,18 +49,23 @@ impl<'py> Request<'py> {
     }
 
     /// Runs it in the namespace of `pool`. What comes back may be a coroutine that is to be awaited.
-    pub fn run(self, py: Python<'py>, interpreter: &Interpreter, pool: usize) -> PyResult<Bound<'py, PyAny>> {
+    pub fn run(
+        &self,
+        py: Python<'py>,
+        interpreter: &Interpreter,
+        pool: usize,
+    ) -> PyResult<Bound<'py, PyAny>> {
         match self {
             Request::Call(call) => {
-                let callable = resolve(py, interpreter, pool, &call.target, &call.name)?;
+                let callable = resolve(py, interpreter, pool, &call.function)?;
                 ffi::vectorcall(&callable, &call.arguments, call.keywords.as_ref())
             }
-            Request::GetAttr { target, name } => resolve(py, interpreter, pool, &target, &name),
-            Request::Eval(source) => interpreter.run_code(py, pool, &source, true),
-            Request::Exec(source) => interpreter.run_code(py, pool, &source, false),
-            Request::Reload { module } => interpreter.reload(py, &module),
+            Request::GetAttr(function) => resolve(py, interpreter, pool, function),
+            Request::Eval(source) => interpreter.run_code(py, pool, source, true),
+            Request::Exec(source) => interpreter.run_code(py, pool, source, false),
+            Request::Reload { module } => interpreter.reload(py, module),
             Request::Start { init, paths, env } => {
-                interpreter.start_pool(py, pool, init.as_ref(), paths, &env)
+                interpreter.start_pool(py, pool, init.as_ref(), paths, env)
             }
         }
     }
@@ -70,10 +76,16 @@ fn resolve<'py>(
     py: Python<'py>,
     interpreter: &Interpreter,
     pool: usize,
-    target: &Bound<'py, PyString>,
-    name: &Bound<'py, PyString>,
+    function: &Function<'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let module = match interpreter.base_named(py, pool, target) {
+    let names = match function {
+        Function::Found(found) => return Ok(found.clone()),
+        Function::Named(names) => names,
+    };
+    let Names { target, name, .. } = names;
+    let base = interpreter.base_named(py, pool, target);
+    let is_base = base.is_some();
+    let module = match base {
         Some(base) => base,
         None => interpreter.import(py, target)?,
     };
@@ -82,6 +94,10 @@ fn resolve<'py>(
         return Err(PyTypeError::new_err("the name of a function or attribute is empty"));
     }
     if !text.contains('.') {
+        // Names of this kind may be found in the type of modules first.
+        if !is_base && !text.starts_with("__") {
+            interpreter.routes.keep(names, &module);
+        }
         return module.getattr(name);
     }
     text.split('.').try_fold(module, |object, part| object.getattr(part))

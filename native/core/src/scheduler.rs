@@ -8,7 +8,7 @@
 mod stuck;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,8 @@ pub struct Scheduler {
     queued: AtomicUsize,
     watch: Condvar,
     watch_sleeps: AtomicBool,
+    /// How often the watch looked.
+    ticks: AtomicU64,
     interpreter: OnceLock<&'static Interpreter>,
     may_spin: bool,
 }
@@ -201,6 +203,7 @@ impl Scheduler {
             queued: AtomicUsize::new(0),
             watch: Condvar::new(),
             watch_sleeps: AtomicBool::new(false),
+            ticks: AtomicU64::new(0),
             interpreter: OnceLock::new(),
             may_spin: std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1),
         })
@@ -239,10 +242,25 @@ impl Scheduler {
     pub(crate) fn rouse_watch(&self) {
         if self.watch_sleeps.load(Ordering::SeqCst) {
             let state = self.lock();
-            self.watch_sleeps.store(false, Ordering::SeqCst);
+            self.wake_watch();
             drop(state);
             self.watch.notify_one();
         }
+    }
+
+    fn wake_watch(&self) {
+        self.pass_tick();
+        self.watch_sleeps.store(false, Ordering::SeqCst);
+    }
+
+    /// Counts the watch's ticks; whenever it is awake, the last one was a millisecond ago or so.
+    #[cfg(not(feature = "limited"))]
+    pub(crate) fn tick(&self) -> u64 {
+        self.ticks.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn pass_tick(&self) {
+        self.ticks.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Where the watch waits until there is something to look at.
@@ -258,7 +276,7 @@ impl Scheduler {
         // A caller inline does not pay for the order in which the two of them see what the other did.
         let woken = self.watch.wait_timeout_while(state, LOOK_ANYWAY, asleep);
         drop(woken.unwrap_or_else(PoisonError::into_inner));
-        self.watch_sleeps.store(false, Ordering::SeqCst);
+        self.wake_watch();
     }
 
     /// Takes a request, which `put` puts where it belongs.

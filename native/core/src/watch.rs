@@ -15,7 +15,7 @@ const BLOCKED: Duration = Duration::from_millis(1);
 /// A request that takes longer has its caller monitored, and its deadline watched.
 const PENDING: Duration = Duration::from_millis(10);
 
-const TICK: Duration = Duration::from_millis(1);
+pub const TICK: Duration = Duration::from_millis(1);
 
 /// Ticks between two looks at all that is pending.
 const SWEEP_EVERY: u32 = 5;
@@ -41,6 +41,7 @@ fn watch(interpreter: &'static Interpreter) {
             scheduler.sleep_watch(|| has_visitors(interpreter));
         }
         std::thread::sleep(TICK);
+        scheduler.pass_tick();
         let now = Instant::now();
         scheduler.relieve(now, BLOCKED);
         if let Some(inbox) = interpreter.host.inbox() {

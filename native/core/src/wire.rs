@@ -1,5 +1,7 @@
 //! What a wire provides: requests that can be read, replies that can be sent, a host to talk to.
 
+use std::sync::atomic::AtomicBool;
+
 use pyo3::prelude::*;
 
 use crate::interpreter::Interpreter;
@@ -129,9 +131,9 @@ pub trait Host: Send + Sync {
 /// The way in and out of a process of which Python is all there is.
 pub trait Inbox: Send + Sync {
     /// Waits for requests and submits them. May come back without any, and does when it is woken.
-    fn wait(&self);
+    fn wait(&self, woken: &AtomicBool);
 
-    /// Ends a wait, this one or the next.
+    /// Ends a wait. To be called when its `woken` is set.
     fn wake(&self);
 
     /// Submits what came while the main thread was at something else.

@@ -27,11 +27,10 @@ impl Arguments {
         self.options.iter().find(|(given, _)| given == name).map(|(_, value)| value)
     }
 
-    /// The value of `--memory-limit`.
-    pub fn memory_limit(&self) -> Result<Option<u64>, String> {
-        let Some(bytes) = self.option("--memory-limit") else { return Ok(None) };
-        let bytes = bytes.to_str().and_then(|digits| digits.parse().ok());
-        bytes.map(Some).ok_or_else(|| "--memory-limit must be a number of bytes".into())
+    pub fn number(&self, name: &str) -> Result<Option<u64>, String> {
+        let Some(value) = self.option(name) else { return Ok(None) };
+        let number = value.to_str().and_then(|digits| digits.parse().ok());
+        number.map(Some).ok_or_else(|| format!("{name} must be a number of bytes"))
     }
 
     pub fn command(&self) -> Command {

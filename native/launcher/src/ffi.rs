@@ -5,6 +5,8 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr::null_mut;
 
 const SIGNALS: libc::c_int = 64;
@@ -35,6 +37,29 @@ pub fn move_to(fd: OwnedFd, number: RawFd) -> io::Result<()> {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
+}
+
+/// What a port gives with `:nouse_stdio`: where to read and where to write, neither of which is passed on.
+pub fn inherited_pipes() -> io::Result<(OwnedFd, OwnedFd)> {
+    for fd in [3, 4] {
+        // SAFETY: takes a number, which it checks.
+        if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: both are open, and are asked for once, before anything else is opened.
+    unsafe { Ok((OwnedFd::from_raw_fd(3), OwnedFd::from_raw_fd(4))) }
+}
+
+/// Has a command enter a session of its own, and be limited, before it begins.
+pub fn prepare(command: &mut Command, memory_limit: Option<u64>) {
+    let prepare = move || {
+        rustix::process::setsid()?;
+        crate::linux::die_with_parent()?;
+        memory_limit.map_or(Ok(()), crate::limits::limit_memory)
+    };
+    // SAFETY: it runs between fork and exec, and makes system calls only.
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// Closes a number that was inherited and that nothing here owns.

@@ -3,12 +3,17 @@
 //!
 //!     py_launcher worker --socket NAME [--memory-limit BYTES] -- PROGRAM ARGUMENTS...
 //!     py_launcher fork --socket NAME -- TEMPLATE
+//!     py_launcher script [--stdin] [--cd DIR] [--memory-limit BYTES] [--max-output BYTES] -- PROGRAM ARGUMENTS...
 
 mod arguments;
+mod family;
 mod ffi;
 mod fork;
 mod limits;
 mod linux;
+mod port;
+mod script;
+mod streams;
 mod worker;
 
 use std::env;
@@ -22,11 +27,13 @@ const FAILED: u8 = 125;
 fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
     let mode = arguments.next().unwrap_or_default();
-    let result = match mode.to_str() {
-        Some("worker") => Arguments::parse(arguments).and_then(|arguments| worker::run(&arguments)),
-        Some("fork") => Arguments::parse(arguments).and_then(|arguments| fork::run(&arguments)),
-        _ => Err(format!("{} is no mode: there are worker and fork", mode.display())),
+    let run = match mode.to_str() {
+        Some("worker") => worker::run,
+        Some("fork") => fork::run,
+        Some("script") => script::run,
+        _ => |_: &Arguments| Err("the first argument is worker, fork or script".into()),
     };
+    let result = Arguments::parse(arguments).and_then(|arguments| run(&arguments));
     result.unwrap_or_else(|reason| {
         eprintln!("py_launcher: {reason}");
         ExitCode::from(FAILED)

@@ -29,7 +29,7 @@ pub struct Sockets {
 }
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
-    let memory_limit = arguments.memory_limit()?;
+    let memory_limit = arguments.number("--memory-limit")?;
     let sockets = report(arguments)?;
     become_worker(sockets, memory_limit).map_err(|error| format!("cannot set up: {error}"))?;
     let error = arguments.command().env_remove(TOKEN).exec();

@@ -3,7 +3,9 @@
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
+use std::ffi::c_int;
 use std::mem::MaybeUninit;
+use std::panic::catch_unwind;
 use std::ptr::null_mut;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -11,6 +13,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use crossbeam_queue::ArrayQueue;
 use pyo3::Py;
 use pyo3::types::PyBytes;
+use rustler::codegen_runtime::handle_nif_result;
 use rustler::sys::{
     ERL_NIF_BIN2TERM_SAFE, ErlNifEnv, ErlNifMapIterator, ErlNifMapIteratorEntry, ErlNifPid, ErlNifTerm,
     enif_alloc_env, enif_binary_to_term, enif_clear_env, enif_free_env, enif_get_map_size, enif_get_tuple,
@@ -23,7 +26,44 @@ use rustler::{Atom, Encoder, Env, LocalPid, ResourceArc, Term};
 
 use crate::shared::SharedBytes;
 
+rustler::codegen_runtime::inventory::submit!(rustler::Nif {
+    name: c"run_inline".as_ptr(),
+    arity: 4,
+    flags: 0,
+    raw_func: run_inline,
+});
+
+/// As `#[rustler::nif]` makes it, without a vector of the arguments.
+unsafe extern "C" fn run_inline(
+    env: *mut ErlNifEnv,
+    _count: c_int,
+    arguments: *const ErlNifTerm,
+) -> ErlNifTerm {
+    let lifetime = ();
+    // SAFETY: the VM gives the environment of this call, and as many of its terms as the arity says.
+    let (env, arguments) = unsafe {
+        let env = Env::new(&lifetime, env);
+        (env, [0, 1, 2, 3].map(|index| Term::new(env, *arguments.add(index))))
+    };
+    match catch_unwind(|| crate::run_inline(env, arguments)) {
+        Ok(Ok(term)) => term.as_c_arg(),
+        // SAFETY: what is returned or raised is a term of this environment.
+        failed => unsafe { handle_nif_result(failed, env).apply(env) },
+    }
+}
+
+/// Whether a term is the empty list, which is a word that means the same everywhere.
+pub fn is_nil(term: Term<'_>) -> bool {
+    static NIL: LazyLock<u64> = LazyLock::new(|| {
+        let mut builder = Builder::new();
+        builder.end_list(0);
+        word(builder.top())
+    });
+    word(term) == *NIL
+}
+
 /// The elements of a tuple.
+#[derive(Clone)]
 pub struct Elements<'a> {
     env: Env<'a>,
     left: &'a [ErlNifTerm],
@@ -239,9 +279,8 @@ pub struct Built {
 }
 
 thread_local! {
-    /// A thread builds one message after the other on the same stack.
-    static STACK: RefCell<Vec<ErlNifTerm>> = const { RefCell::new(Vec::new()) };
-    static MESSAGES: Cell<u64> = const { Cell::new(0) };
+    /// A thread builds one message after the other on the same stack, and counts them.
+    static BENCH: RefCell<(Vec<ErlNifTerm>, u64)> = const { RefCell::new((Vec::new(), 0)) };
 }
 
 thread_local! {
@@ -281,8 +320,10 @@ impl Builder {
     }
 
     fn over(env: *mut ErlNifEnv, is_ours: bool) -> Self {
-        MESSAGES.set(MESSAGES.get() + 1);
-        Builder { env, is_ours, stack: STACK.take(), message: MESSAGES.get() }
+        BENCH.with_borrow_mut(|(stack, messages)| {
+            *messages += 1;
+            Builder { env, is_ours, stack: std::mem::take(stack), message: *messages }
+        })
     }
 
     /// The value on top, to be used again in the same message.
@@ -423,9 +464,13 @@ impl Builder {
 
     /// What is on top, as a pid of this node.
     pub fn top_pid(&self) -> Option<LocalPid> {
-        let top = *self.stack.last()?;
+        self.top().decode().ok()
+    }
+
+    fn top(&self) -> Term<'_> {
+        let top = *self.stack.last().expect("something was built");
         // SAFETY: the term was made in this environment.
-        unsafe { Term::new(self.env(), top) }.decode().ok()
+        unsafe { Term::new(self.env(), top) }
     }
 
     pub fn pop(&mut self) {
@@ -460,7 +505,7 @@ impl Drop for Builder {
         let mut stack = std::mem::take(&mut self.stack);
         if stack.capacity() <= LONGEST_KEPT {
             stack.clear();
-            STACK.set(stack);
+            BENCH.with_borrow_mut(|(place, _)| *place = stack);
         }
     }
 }

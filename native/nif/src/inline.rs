@@ -4,15 +4,17 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use py_core::convert::{self, Read, Token, Verb};
+use py_core::convert::{self, Number, Read, Token, Verb};
 use py_core::wire::Leader;
 use py_core::{Fault, Inline, Interpreter, Outcome, Pool, Request, Ticket};
 use pyo3::prelude::*;
 use rustler::{Encoder, Env, Term};
 
-use crate::ffi::Builder;
+use crate::atoms;
+use crate::ffi::{self, Builder};
+use crate::quick::Quick;
 use crate::reply::push_result;
-use crate::tape;
+use crate::tape::{self, Draft};
 use crate::work::{self, Call, GroupLeader};
 
 pub struct Here<'a, 'p> {
@@ -21,6 +23,10 @@ pub struct Here<'a, 'p> {
     pub leader: Term<'a>,
     pub verb: Verb,
     pub request: Term<'a>,
+    /// The request, where it is one of few plain values.
+    pub quick: Option<&'p Quick<'a>>,
+    /// Any other, where it is small: taken out of its terms before anybody waits for Python.
+    pub draft: Option<Draft>,
     pub timeout: Option<Duration>,
     /// The result, or the tag of the message that brings it.
     pub result: Option<Term<'a>>,
@@ -45,8 +51,24 @@ impl Inline for Here<'_, '_> {
         convert::subject(self.verb, &mut work::reader(self.request))
     }
 
+    fn quick<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Option<PyResult<Bound<'py, PyAny>>> {
+        self.quick.and_then(|quick| convert::quick(py, interpreter, quick.key, &quick.arguments))
+    }
+
+    fn is_for_effect(&self) -> bool {
+        self.verb == Verb::Exec
+    }
+
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault> {
-        convert::request(py, interpreter, self.verb, &mut work::reader(self.request))
+        match &self.draft {
+            Some(draft) => convert::request(py, interpreter, self.verb, &mut draft.play()),
+            None => convert::request(py, interpreter, self.verb, &mut work::reader(self.request)),
+        }
+    }
+
+    fn has_leader(&self, leader: Leader) -> bool {
+        // The word of a pid of this node is that of nothing else.
+        matches!(leader, Leader::Local(word) if word == ffi::word(self.leader))
     }
 
     fn leader(&self) -> Leader {
@@ -58,9 +80,16 @@ impl Inline for Here<'_, '_> {
     }
 
     fn send(&mut self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) {
-        let mut builder = Builder::here(self.env);
-        push_result(&mut builder, outcome, goes_on);
-        self.result = Some(builder.finish(self.env));
+        let number = if let Outcome::Value(_, value) = outcome { convert::number(value) } else { None };
+        self.result = Some(match number {
+            Some(Number::Int(int)) => (atoms::ok(), int).encode(self.env),
+            Some(Number::Float(float)) => (atoms::ok(), float).encode(self.env),
+            None => {
+                let mut builder = Builder::here(self.env);
+                push_result(&mut builder, outcome, goes_on);
+                builder.finish(self.env)
+            }
+        });
     }
 
     fn defer(&mut self) -> Arc<Ticket> {

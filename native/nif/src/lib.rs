@@ -4,6 +4,7 @@ mod atoms;
 mod ffi;
 mod host;
 mod inline;
+mod quick;
 mod reply;
 mod shared;
 mod tape;
@@ -15,13 +16,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use py_core::boot::{Facts, Home, boot as boot_python};
-use py_core::{Cancel, Interpreter, Limits, Pool, Ran, Refusal, Ticket};
+use py_core::convert::Verb;
+use py_core::{Cancel, Interpreter, Limits, Pool, Ran, Refusal, Ticket, Took};
 use rustler::{Atom, Encoder, Env, Error, LocalPid, Monitor, NifMap, NifResult, Resource, ResourceArc, Term};
 
 use crate::ffi::Envelope;
 use crate::host::Node;
 use crate::inline::Here;
+use crate::quick::Quick;
 use crate::reply::Caller;
+use crate::tape::Draft;
 use crate::work::{Call, GroupLeader, Question, Start};
 
 /// What is allocated on a scheduler is mostly freed on a thread of Python's, where the C library's
@@ -210,7 +214,7 @@ fn submit<'a>(
     timeout: Term<'a>,
     wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
-    let verb = work::verb(request).ok_or(Error::BadArg)?;
+    let (verb, _) = work::verb(request).ok_or(Error::BadArg)?;
     let timeout = duration(timeout)?;
     let call = match Call::small(env.pid(), tag, leader, verb, request) {
         Some(call) => call,
@@ -223,45 +227,42 @@ fn submit<'a>(
 /// Runs the request here where that is possible now, and returns its result; `{:overran, result,
 /// nanoseconds}` where that took too long, `{:deferred, tag}` where a message brings the result. Where
 /// it is not possible, the atom says why.
-#[rustler::nif]
-fn run_inline<'a>(
-    env: Env<'a>,
-    pool: ResourceArc<PoolResource>,
-    leader: Term<'a>,
-    request: Term<'a>,
-    timeout: Term<'a>,
-) -> NifResult<Term<'a>> {
-    let verb = work::verb(request).ok_or(Error::BadArg)?;
-    if terms::is_large(request) {
+fn run_inline<'a>(env: Env<'a>, arguments: [Term<'a>; 4]) -> NifResult<Term<'a>> {
+    let [pool, leader, request, timeout] = arguments;
+    let pool: &PoolResource = pool.decode()?;
+    let (verb, parts) = work::verb(request).ok_or(Error::BadArg)?;
+    let quick = if verb == Verb::Call { Quick::of(parts.clone()) } else { None };
+    let draft = if quick.is_none() { Draft::record(parts, &tape::SMALL) } else { None };
+    if quick.is_none() && draft.is_none() && terms::is_large(request) {
         return Ok(atoms::large().encode(env));
     }
     let timeout = duration(timeout)?;
-    let mut here = Here { env, pool: &pool.0, leader, verb, request, timeout, result: None };
+    let mut here = Here {
+        env,
+        pool: &pool.0,
+        leader,
+        verb,
+        request,
+        quick: quick.as_ref(),
+        draft,
+        timeout,
+        result: None,
+    };
     let ran = ffi::on_behalf_of(env, || pool.0.inline(timeout, &mut here));
     let result = here.result;
     Ok(match (ran, result) {
-        (Ok(Ran::Answered(time)), Some(result)) => {
-            charge(env, time);
-            if time < py_core::OVERRUN {
-                result
-            } else {
-                (atoms::overran(), result, time.as_nanos() as u64).encode(env)
+        (Ok(Ran::Answered(Took::Little)), Some(result)) => result,
+        (Ok(Ran::Answered(took)), Some(result)) => {
+            // A process may run for about a millisecond before others have their turn.
+            rustler::schedule::consume_timeslice(env, 100);
+            match took {
+                Took::TooLong(time) => (atoms::overran(), result, time.as_nanos() as u64).encode(env),
+                Took::Little | Took::ATick => result,
             }
         }
         (Ok(_), result) => (atoms::deferred(), result).encode(env),
         (Err(closed), _) => atoms::known(env, closed.name()).encode(env),
     })
-}
-
-/// Below this, a call costs a process what every NIF does.
-const FREE: Duration = Duration::from_micros(10);
-
-/// A process may run for about a millisecond before others have their turn.
-fn charge(env: Env<'_>, time: Duration) {
-    if time >= FREE {
-        let percent = (time.as_micros() / 10).clamp(1, 100);
-        rustler::schedule::consume_timeslice(env, percent as i32);
-    }
 }
 
 /// As `submit`, for what takes a scheduler too long to copy.
@@ -275,7 +276,7 @@ fn submit_large<'a>(
     timeout: Term<'a>,
     wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
-    let verb = work::verb(request).ok_or(Error::BadArg)?;
+    let (verb, _) = work::verb(request).ok_or(Error::BadArg)?;
     let call = Call::any(env.pid(), tag, leader, verb, request, &tape::LARGE);
     accept(env, &pool, call, duration(timeout)?, wants_ticket)
 }

@@ -8,7 +8,7 @@ use rustler::{Binary, Term, TermType};
 use smallvec::SmallVec;
 
 use crate::atoms;
-use crate::ffi::{Elements, Entries};
+use crate::ffi::{self, Elements, Entries};
 use crate::terms::{self, BITSTRING, FUNCTION, IMPROPER, NOT_BINARY};
 
 /// What is recorded: longer texts are better shared with the caller than copied.
@@ -64,17 +64,14 @@ thread_local! {
 impl Tape {
     /// None where the request is beyond the limits, or nests deeply.
     pub fn record(verb: Verb, parts: Elements<'_>, limits: &Limits) -> Option<Self> {
-        SCRATCH.with_borrow_mut(|bytes| {
-            bytes.clear();
-            Recorder { bytes, limits }.put_all(parts)?;
-            let is_small = bytes.len() <= MEDIUM.bytes;
-            let bytes = if is_small {
-                SmallVec::from_slice(bytes)
-            } else {
-                SmallVec::from_vec(std::mem::take(bytes))
-            };
-            Some(Tape { verb, bytes })
-        })
+        let mut draft = Draft::record(parts, limits)?;
+        let is_small = draft.0.len() <= MEDIUM.bytes;
+        let bytes = if is_small {
+            SmallVec::from_slice(&draft.0)
+        } else {
+            SmallVec::from_vec(std::mem::take(&mut draft.0))
+        };
+        Some(Tape { verb, bytes })
     }
 
     pub fn verb(&self) -> Verb {
@@ -83,6 +80,29 @@ impl Tape {
 
     pub fn play(&self) -> Player<'_> {
         Player { rest: &self.bytes }
+    }
+}
+
+/// What is played on the thread that recorded it: the thread has one, and gets it back.
+pub struct Draft(Vec<u8>);
+
+impl Draft {
+    /// None where the request is beyond the limits, or nests deeply.
+    pub fn record(parts: Elements<'_>, limits: &Limits) -> Option<Self> {
+        let mut draft = Draft(SCRATCH.take());
+        draft.0.clear();
+        Recorder { bytes: &mut draft.0, limits }.put_all(parts)?;
+        Some(draft)
+    }
+
+    pub fn play(&self) -> Player<'_> {
+        Player { rest: &self.0 }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        SCRATCH.set(std::mem::take(&mut self.0));
     }
 }
 
@@ -100,6 +120,9 @@ impl Recorder<'_> {
     }
 
     fn put(&mut self, term: Term<'_>, depth: usize) -> Option<()> {
+        if ffi::is_nil(term) {
+            return self.count(LIST, 0);
+        }
         match term.get_type() {
             TermType::Atom => self.word(ATOM, atoms::id(term)),
             TermType::Integer => match term.decode::<i64>() {
@@ -133,14 +156,14 @@ impl Recorder<'_> {
         self.count(LIST, 0)?;
         let place = self.bytes.len() - COUNT;
         let (mut rest, mut len) = (list, 0_u32);
-        while let Ok((head, tail)) = rest.list_get_cell() {
+        while !ffi::is_nil(rest) {
+            let Ok((head, tail)) = rest.list_get_cell() else {
+                self.bytes.truncate(begin);
+                return self.refuse(IMPROPER);
+            };
             self.put(head, depth)?;
             len = len.checked_add(1)?;
             rest = tail;
-        }
-        if !rest.is_empty_list() {
-            self.bytes.truncate(begin);
-            return self.refuse(IMPROPER);
         }
         self.bytes[place..][..COUNT].copy_from_slice(&len.to_ne_bytes());
         Some(())

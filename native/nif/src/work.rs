@@ -37,8 +37,7 @@ impl Call {
         verb: Verb,
         request: Term<'_>,
     ) -> Option<Self> {
-        let tape = Tape::record(verb, parts(request)?, &tape::SMALL)?;
-        Some(Call::new(caller, tag, leader, Record::Tape(tape)))
+        Some(Call::new(caller, tag, leader, Record::Tape(Tape::record(verb, parts(request)?, &tape::SMALL)?)))
     }
 
     /// Any request; what is beyond the limits is copied as terms.
@@ -103,7 +102,7 @@ impl Wire for Call {
 }
 
 /// What a request is, if it is one: its first element says it, the others are its parts.
-pub fn verb(request: Term<'_>) -> Option<Verb> {
+pub fn verb(request: Term<'_>) -> Option<(Verb, Elements<'_>)> {
     let mut elements = Elements::of(request)?;
     let (count, first) = (elements.len(), elements.next()?);
     let verbs = [
@@ -114,7 +113,7 @@ pub fn verb(request: Term<'_>) -> Option<Verb> {
         (atoms::reload(), 2, Verb::Reload),
     ];
     let verb = verbs.into_iter().find(|(name, arity, _)| *name == first && *arity == count)?;
-    Some(verb.2)
+    Some((verb.2, elements))
 }
 
 fn parts(request: Term<'_>) -> Option<Elements<'_>> {

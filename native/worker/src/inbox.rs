@@ -95,10 +95,11 @@ impl Inbox {
         let Some(pool) = self.pool.get() else { return };
         // Whatever came before the cancellation is read before it is looked for.
         self.look();
+        // With the lock held: nothing is submitted between the search and the note that it is to come.
+        let mut cancelled = lock(&self.cancelled);
         if pool.cancel_id(id) {
             return;
         }
-        let mut cancelled = lock(&self.cancelled);
         if cancelled.len() == MAX_CANCELLED {
             cancelled.remove(0);
         }
@@ -117,8 +118,11 @@ impl Inbox {
                 crate::leave();
             }
         }
-        stream.bytes.copy_within(used..stream.end, 0);
-        stream.end -= used;
+        // The beginning of a long frame stays where it is, however many times there is more of it.
+        if used > 0 {
+            stream.bytes.copy_within(used..stream.end, 0);
+            stream.end -= used;
+        }
         true
     }
 
@@ -144,10 +148,7 @@ impl Inbox {
         match fields.u8()? {
             incoming::REQUEST => {
                 let (verb, id, deadline) = (fields.u8()?, fields.u64()?, fields.u64()?);
-                if !self.was_cancelled(id) {
-                    let request = Request::new(self, verb, id, Body::new(fields.0)?)?;
-                    self.submit(pool, request, deadline);
-                }
+                self.submit(pool, Request::new(self, verb, id, Body::new(fields.0)?)?, deadline);
                 Ok(())
             }
             incoming::SHARED_REQUEST => {
@@ -155,9 +156,7 @@ impl Inbox {
                 let (segment, len) = (fields.u32()?, fields.u64()?);
                 let len = usize::try_from(len).map_err(|_| Malformed)?;
                 let lease = self.segments.lease(self.out, segment, len)?;
-                if !self.was_cancelled(id) {
-                    self.submit(pool, Request::new(self, verb, id, Body::shared(lease)?)?, deadline);
-                }
+                self.submit(pool, Request::new(self, verb, id, Body::shared(lease)?)?, deadline);
                 Ok(())
             }
             incoming::START => {
@@ -171,15 +170,12 @@ impl Inbox {
 
     fn submit(&self, pool: &Pool, request: Request, deadline: u64) {
         let id = request.id();
-        if pool.submit(pool.ticket(request, crate::left(deadline))).is_err() {
+        let mut cancelled = lock(&self.cancelled);
+        if let Some(place) = cancelled.iter().position(|other| *other == id) {
+            cancelled.swap_remove(place);
+        } else if pool.submit(pool.ticket(request, crate::left(deadline))).is_err() {
             self.out.put(&Frame::new(outgoing::GIVEN_BACK).u64(id));
         }
-    }
-
-    fn was_cancelled(&self, id: u64) -> bool {
-        let mut cancelled = lock(&self.cancelled);
-        let place = cancelled.iter().position(|other| *other == id);
-        place.map(|place| cancelled.swap_remove(place)).is_some()
     }
 
     fn spin(&'static self, stream: &mut Stream) -> bool {
@@ -203,7 +199,7 @@ impl Inbox {
 }
 
 impl CoreInbox for &'static Inbox {
-    fn wait(&self) {
+    fn wait(&self, woken: &AtomicBool) {
         self.out.flush();
         {
             let mut stream = lock(&self.stream);
@@ -212,7 +208,10 @@ impl CoreInbox for &'static Inbox {
             }
         }
         self.sleeps.store(true, Ordering::SeqCst);
-        self.sleep();
+        // Whoever woke us before that rang no bell: another thread may have read what we would wait for.
+        if !woken.load(Ordering::SeqCst) {
+            self.sleep();
+        }
         self.sleeps.store(false, Ordering::SeqCst);
     }
 

@@ -35,6 +35,21 @@ pub fn is_plain(value: &Bound<'_, PyAny>) -> bool {
         || value.is_exact_instance_of::<PyBytes>()
 }
 
+/// A number that both sides have.
+pub enum Number {
+    Int(i64),
+    Float(f64),
+}
+
+/// What most short functions return, so that a wire can write it without more ado.
+pub fn number(value: &Bound<'_, PyAny>) -> Option<Number> {
+    if let Ok(float) = value.cast_exact::<PyFloat>() {
+        let float = float.value();
+        return float.is_finite().then_some(Number::Float(float));
+    }
+    if value.is_exact_instance_of::<PyInt>() { ffi::small_int(value).map(Number::Int) } else { None }
+}
+
 struct Encoder<'a, 'py, W: Write> {
     interpreter: &'a Interpreter,
     writer: &'a mut W,

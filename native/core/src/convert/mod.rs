@@ -4,6 +4,8 @@
 //! for what Python tells better itself, in `erlang/_types.py`.
 
 mod from_python;
+#[cfg(not(feature = "limited"))]
+mod quick;
 mod request;
 mod to_python;
 
@@ -12,7 +14,9 @@ use std::fmt::Write as _;
 use pyo3::types::PyBytes;
 use pyo3::{Py, PyAny, PyResult};
 
-pub use from_python::{from_python, is_plain};
+pub use from_python::{Number, from_python, is_plain, number};
+#[cfg(not(feature = "limited"))]
+pub use quick::{FEW, Plain, quick};
 pub use request::{Verb, request, subject};
 
 pub use crate::ffi::View;

@@ -4,7 +4,8 @@ use pyo3::types::PyString;
 use super::to_python::Decoder;
 use super::{Read, Refusal, Token};
 use crate::interpreter::Interpreter;
-use crate::request::{Call, Request, Source};
+use crate::request::{Arguments, Call, Request, Source};
+use crate::routes::{Function, Names};
 use crate::wire::{Fault, Kind};
 
 /// What is asked. After it come the parts: of a call its target, name, arguments and keywords; of
@@ -50,7 +51,7 @@ pub fn request<'py, R: Read>(
         Verb::Call => parts.call().map(Request::Call),
         Verb::Eval => parts.source().map(Request::Eval),
         Verb::Exec => parts.source().map(Request::Exec),
-        Verb::GetAttr => Ok(Request::GetAttr { target: parts.name("target")?, name: parts.name("name")? }),
+        Verb::GetAttr => parts.function().map(Request::GetAttr),
         Verb::Reload => Ok(Request::Reload { module: parts.name("module")? }),
     }
 }
@@ -59,11 +60,22 @@ struct Parts<'py, 'a, R>(Decoder<'py, 'a, R>);
 
 impl<'py, R: Read> Parts<'py, '_, R> {
     fn call(&mut self) -> Result<Call<'py>, Fault> {
-        let target = self.name("target")?;
-        let name = self.name("name")?;
-        let mut arguments = self.0.arguments().map_err(refused("args"))?;
-        let keywords = self.0.keywords(&mut arguments).map_err(refused("kwargs"))?;
-        Ok(Call { target, name, arguments, keywords })
+        let mut call = Call { function: self.function()?, arguments: Arguments::new(), keywords: None };
+        self.0.arguments(&mut call.arguments).map_err(refused("args"))?;
+        call.keywords = self.0.keywords(&mut call.arguments).map_err(refused("kwargs"))?;
+        Ok(call)
+    }
+
+    fn function(&mut self) -> Result<Function<'py>, Fault> {
+        let target = self.0.raw_name().map_err(refused("target"))?;
+        let name = self.0.raw_name().map_err(refused("name"))?;
+        let key = target.atom().zip(name.atom());
+        if let Some(found) = key.and_then(|key| self.0.known(key)) {
+            return Ok(Function::Found(found));
+        }
+        let target = self.0.spell(target).map_err(refused("target"))?;
+        let name = self.0.spell(name).map_err(refused("name"))?;
+        Ok(Function::Named(Names { target, name, key }))
     }
 
     fn source(&mut self) -> Result<Source<'py>, Fault> {

@@ -4,6 +4,8 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyMemoryView, PyStrin
 use super::{MAX_DEPTH, Read, Refusal, Token};
 use crate::ffi::{self, CollectorPause, Sequence};
 use crate::interpreter::Interpreter;
+use crate::request::Arguments;
+use crate::routes::Key;
 
 type Converted<'py> = Result<Bound<'py, PyAny>, Refusal>;
 
@@ -14,6 +16,21 @@ pub struct Decoder<'py, 'a, R> {
     reader: &'a mut R,
     keys: Keys<'py>,
     pause: Option<CollectorPause>,
+}
+
+/// A name as it was given.
+pub enum Name<'py> {
+    Atom(u64),
+    Text(Bound<'py, PyString>),
+}
+
+impl Name<'_> {
+    pub fn atom(&self) -> Option<u64> {
+        match self {
+            Name::Atom(id) => Some(*id),
+            Name::Text(_) => None,
+        }
+    }
 }
 
 /// The strings that were keys of maps lately: rows of a table have the same ones.
@@ -54,22 +71,20 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
     }
 
     /// Converts a list into positional arguments.
-    pub fn arguments(&mut self) -> Result<Vec<Bound<'py, PyAny>>, Refusal> {
+    pub fn arguments(&mut self, values: &mut Arguments<'py>) -> Result<(), Refusal> {
         let Token::List(len) = self.reader.next() else {
             return Err(Refusal::new("expected a proper list of arguments"));
         };
-        let argument = |index| self.value(1).map_err(|refusal| refusal.within(|| format!("[{index}]")));
-        let arguments = (0..len).map(argument).collect();
+        for index in 0..len {
+            values.push(self.value(1).map_err(|refusal| refusal.within(|| format!("[{index}]")))?);
+        }
         self.reader.end_list();
-        arguments
+        Ok(())
     }
 
     /// Converts a map, or a list of pairs, into keyword arguments: their names, and their values in
     /// the same order.
-    pub fn keywords(
-        &mut self,
-        values: &mut Vec<Bound<'py, PyAny>>,
-    ) -> Result<Option<Bound<'py, PyTuple>>, Refusal> {
+    pub fn keywords(&mut self, values: &mut Arguments<'py>) -> Result<Option<Bound<'py, PyTuple>>, Refusal> {
         let (len, pairs) = match self.reader.next() {
             Token::List(len) => (len, true),
             Token::Map(len) => (len, false),
@@ -125,13 +140,30 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
 
     /// Converts an atom or text into a plain string.
     pub fn name(&mut self) -> Result<Bound<'py, PyString>, Refusal> {
-        let id = match self.reader.name() {
-            Token::Text(bytes) => return text(self.py, bytes).and_then(into_text),
-            Token::Atom(id) => id,
-            _ => return Err(Refusal::new("expected an atom or a string")),
-        };
-        let reader = &*self.reader;
-        self.interpreter.name(self.py, id, || reader.atom_text(id)).map_err(from_error)
+        let name = self.raw_name()?;
+        self.spell(name)
+    }
+
+    pub fn raw_name(&mut self) -> Result<Name<'py>, Refusal> {
+        match self.reader.name() {
+            Token::Text(bytes) => text(self.py, bytes).and_then(into_text).map(Name::Text),
+            Token::Atom(id) => Ok(Name::Atom(id)),
+            _ => Err(Refusal::new("expected an atom or a string")),
+        }
+    }
+
+    pub fn spell(&self, name: Name<'py>) -> Result<Bound<'py, PyString>, Refusal> {
+        match name {
+            Name::Text(text) => Ok(text),
+            Name::Atom(id) => {
+                self.interpreter.name(self.py, id, || self.reader.atom_text(id)).map_err(from_error)
+            }
+        }
+    }
+
+    /// What two atoms name, where they did before.
+    pub fn known(&self, key: Key) -> Option<Bound<'py, PyAny>> {
+        self.interpreter.routes.find(self.py, key)
     }
 
     fn value(&mut self, depth: usize) -> Converted<'py> {
