@@ -91,7 +91,7 @@ defmodule Py.Pool do
     end
   end
 
-  @of_processes [:concurrency, :cd, :lazy, :max_calls, :max_lifetime, :max_memory, :memory_limit]
+  @of_processes [:concurrency, :cd, :lazy, :prefork, :max_calls, :max_lifetime, :max_memory, :memory_limit]
 
   defp complete!(checked, given) do
     misplaced = for {key, _value} <- given, key in @of_processes, do: key
