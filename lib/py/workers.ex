@@ -77,26 +77,38 @@ defmodule Py.Workers do
   defp ask(pool, ref, mode, leader, request, timeout, times) do
     if Pool.admit?(pool) do
       {verb, iovec} = Frame.encode(leader, request)
-      deadline = Frame.deadline(timeout)
-      asked = %Request{from: self(), ref: ref, mode: mode, verb: verb, deadline: deadline, times: times}
-      send(pool.pid, {:py_call, put_body(asked, pool, iovec, request)})
+      {body, shared} = body(iovec, pool)
+
+      asked = %Request{
+        from: self(),
+        ref: ref,
+        mode: mode,
+        verb: verb,
+        deadline: Frame.deadline(timeout),
+        times: times,
+        body: body,
+        shared: shared,
+        subject: if(shared, do: Request.subject(request))
+      }
+
+      send(pool.pid, {:py_call, asked})
       :ok
     else
       Switchboard.overloaded(pool)
     end
   end
 
-  defp put_body(request, _pool, [body], _asked) when byte_size(body) < shared_from(), do: %{request | body: body}
+  defp body([body], _pool) when byte_size(body) < shared_from(), do: {body, nil}
 
-  defp put_body(request, pool, iovec, asked) do
+  defp body(iovec, pool) do
     len = :erlang.iolist_size(iovec)
 
     with true <- len >= shared_from(),
          {:ok, shared} <- Segments.fill(pool.board.segments, iovec, len) do
-      %{request | shared: shared, subject: Request.subject(asked)}
+      {"", shared}
     else
       # Small, or there is no memory to share: it goes through the pipe.
-      _small_or_error -> %{request | body: IO.iodata_to_binary(iovec)}
+      _small_or_error -> {IO.iodata_to_binary(iovec), nil}
     end
   end
 
