@@ -9,7 +9,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::ffi;
-use crate::ffi;
 use crate::page::Page;
 
 /// More than this is not kept back.
