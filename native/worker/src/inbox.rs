@@ -93,9 +93,8 @@ impl Inbox {
     /// Cancels the request of this number, wherever it is: it may not have come here yet.
     pub fn cancel(&'static self, id: u64) {
         let Some(pool) = self.pool.get() else { return };
-        // Whatever came before the cancellation is read before it is looked for.
-        self.look();
-        // With the lock held: nothing is submitted between the search and the note that it is to come.
+        // The control thread reads no requests: one may name a segment that is on its way to this very
+        // thread. With the lock held: nothing is submitted between the search and the note that it is to come.
         let mut cancelled = lock(&self.cancelled);
         if pool.cancel_id(id) {
             return;
