@@ -9,9 +9,9 @@ defmodule Py.Switchboard do
 
   require Logger
 
-  alias Py.{Build, Error, Native, Pool, Python, Reception, Segments, Telemetry, Worker}
-  alias Py.Switchboard.{Dealer, Loan, Request, Roster}
-  alias Py.Worker.{Frame, Output}
+  alias Py.{Build, Error, Native, Pool, Python, Reception, Segments, Survivor, Telemetry, Worker}
+  alias Py.Switchboard.{Dealer, Loan, Queue, Report, Request, Roster}
+  alias Py.Worker.{Frame, Output, Template}
 
   # Requests that are taken in one go, and written with one write to each worker.
   @batch 256
@@ -29,6 +29,10 @@ defmodule Py.Switchboard do
   # A worker tells the end of a request's time within this, if it can tell anything.
   @tells_within 100_000_000
 
+  # A template that has forked workers may die, and does no more harm than a worker that does; nor does one that a dead
+  # template did not fork. After so many in a row callers are told.
+  @chances 3
+
   @enforce_keys [:pool, :options, :python, :facts, :leader, :roster]
   defstruct [
     :pool,
@@ -38,7 +42,7 @@ defmodule Py.Switchboard do
     :leader,
     :roster,
     requests: %{},
-    queue: :queue.new(),
+    queue: Queue.new(),
     returned: [],
     next_id: 1,
     # Requests below `young` have been there for a tick at least; `old` are those of them that still are, and the
@@ -49,6 +53,8 @@ defmodule Py.Switchboard do
     # Requests that were told the end of their time here, since their workers did not, and when those are killed.
     silent: %{},
     ticks?: false,
+    # Of the workers, with `prefork: true`.
+    template: nil,
     questions: %{}
   ]
 
@@ -67,6 +73,7 @@ defmodule Py.Switchboard do
   @impl true
   def init({options, pool, leader}) do
     Process.flag(:trap_exit, true)
+    Survivor.watch(options.name)
     Pool.mark(options.name, :starting)
 
     with {:ok, python} <- find(options.python),
@@ -100,6 +107,7 @@ defmodule Py.Switchboard do
       python: pool.python,
       facts: facts(options),
       leader: leader,
+      template: if(options.prefork, do: :wanted),
       roster: Roster.new(if(options.lazy, do: 0, else: options.size))
     }
 
@@ -115,6 +123,7 @@ defmodule Py.Switchboard do
 
   # A supervisor waits for its child: only what workers send is looked at until they serve.
   defp await_workers(%{roster: %{failure: %Error{} = error}} = state) do
+    Template.stop(state.template)
     Roster.each(state.roster, &Worker.stop/1)
     {:error, error}
   end
@@ -128,7 +137,9 @@ defmodule Py.Switchboard do
         {:EXIT, port, _reason} = message when is_port(port) -> message
         {:py_socket, _token, _role, _socket} = message -> message
         {:tcp, _socket, _bytes} = message -> message
+        {:tcp_closed, _socket} = message -> message
         {:start_timeout, _port} = message -> message
+        {:py_template, _pid, _what} = message -> message
       end
       |> handle_info(state)
       |> elem(1)
@@ -141,6 +152,7 @@ defmodule Py.Switchboard do
     Pool.mark(state.pool.name, :stopped)
     error = Pool.Startup.stopped(state.pool.name)
     for {_id, request} <- state.requests, do: Request.answer(request, {:error, error})
+    Template.stop(state.template)
     Roster.each(state.roster, &Worker.stop/1)
   end
 
@@ -156,7 +168,7 @@ defmodule Py.Switchboard do
     end
   end
 
-  def handle_call(:info, _from, state), do: {:reply, info(state), state}
+  def handle_call(:info, _from, state), do: {:reply, Report.info(state), state}
 
   def handle_call({:resize, size}, _from, state) do
     state = %{state | options: %{state.options | size: size}}
@@ -184,37 +196,6 @@ defmodule Py.Switchboard do
     {ref, state}
   end
 
-  defp info(state) do
-    requests = Map.values(state.requests) |> Enum.reject(&(&1.question? or &1.mode == :over))
-    {queued, handed} = Enum.split_with(requests, &(&1.port == nil))
-    workers = Enum.sort_by(Roster.workers(state.roster), & &1.number)
-
-    %{
-      size: state.options.size,
-      concurrency: state.options.concurrency,
-      max_queue: state.options.max_queue,
-      queued: length(queued),
-      running: Enum.count(handed, &(not &1.awaiting?)),
-      awaiting: Enum.count(handed, & &1.awaiting?),
-      calls: state.roster.calls + Enum.sum(Enum.map(workers, & &1.calls)),
-      restarts: state.roster.restarts,
-      last_failure: state.roster.last_failure,
-      workers: Enum.map(workers, &worker_info/1)
-    }
-  end
-
-  defp worker_info(worker) do
-    %{
-      os_pid: worker.os_pid,
-      stage: worker.stage,
-      rss: Worker.rss(worker),
-      calls: worker.calls,
-      running: worker.load,
-      awaiting: worker.awaiting,
-      age_ms: Worker.now() - worker.started
-    }
-  end
-
   # --- requests -----------------------------------------------------------------------------------
 
   @impl true
@@ -238,11 +219,15 @@ defmodule Py.Switchboard do
     end
   end
 
-  # It could not be written to, and that was seen before how it ended.
+  # It cannot be asked any more. What failed to be written ends the port, and with it what would tell the exit status.
   def handle_info({:EXIT, port, _reason}, state) when is_port(port) do
     case Roster.fetch(state.roster, port) do
-      {:ok, worker} -> {:noreply, worker |> ended(nil, state) |> staff() |> dispatch()}
-      :error -> {:noreply, state}
+      {:ok, worker} ->
+        Worker.kill(worker)
+        {:noreply, worker |> ended(nil, state) |> staff() |> dispatch()}
+
+      :error ->
+        {:noreply, state}
     end
   end
 
@@ -253,11 +238,14 @@ defmodule Py.Switchboard do
         {:noreply, state}
 
       worker ->
-        worker = connect(worker, role, socket)
+        worker = Worker.connect(worker, role, socket)
         if worker.control && worker.output.socket, do: Reception.forget(token)
         {:noreply, state |> put(worker) |> dispatch()}
     end
   end
+
+  def handle_info({:py_template, pid, what}, state),
+    do: {:noreply, state |> template(pid, what) |> staff() |> dispatch()}
 
   def handle_info({:tcp, socket, bytes}, state) do
     case Enum.find(Roster.workers(state.roster), &(&1.output.socket == socket)) do
@@ -266,12 +254,18 @@ defmodule Py.Switchboard do
     end
   end
 
-  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state) do
-    case Enum.find(state.old, fn {_id, other} -> other == monitor end) do
-      nil -> {:noreply, reader_died(state, monitor)}
-      {id, _monitor} -> {:noreply, state |> cancel(id) |> dispatch()}
+  # As a rule that is heard before the port says how the worker ended.
+  def handle_info({:tcp_closed, socket}, state) do
+    case Enum.find(Roster.workers(state.roster), &(&1.output.socket == socket)) do
+      nil -> {:noreply, state}
+      worker -> {:noreply, put(state, %{worker | output: Output.closed(worker.output)})}
     end
   end
+
+  def handle_info({{:py_dead, id}, _monitor, :process, _pid, _reason}, state),
+    do: {:noreply, state |> cancel(id) |> dispatch()}
+
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state), do: {:noreply, reader_died(state, monitor)}
 
   def handle_info({:py_returned, port, segment}, state), do: {:noreply, give_back(state, port, segment)}
 
@@ -320,9 +314,17 @@ defmodule Py.Switchboard do
   defp joined("", bytes), do: bytes
   defp joined(partial, bytes), do: partial <> bytes
 
+  defp keep_partial(state, port, bytes) do
+    case Roster.fetch(state.roster, port) do
+      {:ok, %{partial: ^bytes}} -> state
+      {:ok, worker} -> put(state, %{worker | partial: bytes})
+      :error -> state
+    end
+  end
+
   defp take(state, %Request{} = request) do
     {id, state} = book(state, request)
-    %{state | queue: :queue.in(id, state.queue)}
+    %{state | queue: Queue.put(state.queue, id, request)}
   end
 
   defp book(state, request) do
@@ -342,7 +344,7 @@ defmodule Py.Switchboard do
   end
 
   defp take_all(requests, state) do
-    if :queue.is_empty(state.queue) do
+    if Queue.empty?(state.queue) do
       {left, state} = Dealer.deal(requests, state)
       Enum.reduce(left, state, &take(&2, &1))
     else
@@ -355,7 +357,7 @@ defmodule Py.Switchboard do
 
     case Frame.first(bytes) do
       {frame, rest} -> listen(rest, port, frame(frame, port, state))
-      nil -> %{state | roster: Roster.update(state.roster, port, &%{&1 | partial: bytes})}
+      nil -> keep_partial(state, port, bytes)
     end
   end
 
@@ -363,20 +365,25 @@ defmodule Py.Switchboard do
   defp dispatch(state), do: state |> hand_out() |> flush() |> keep_looking()
 
   defp hand_out(state) do
-    if :queue.is_empty(state.queue), do: state, else: state |> Dealer.deal_queued() |> hand_out_one()
+    if Queue.empty?(state.queue), do: state, else: state |> Dealer.deal_queued() |> hand_out_one()
   end
 
   # What the dealer leaves: requests in shared memory, and those that were cancelled while they waited.
   defp hand_out_one(state) do
-    with {{:value, id}, queue} <- :queue.out(state.queue),
-         {:ok, request} <- Map.fetch(state.requests, id),
+    case Queue.pop(state.queue) do
+      {id, queue} -> hand_out_one(id, queue, state)
+      nil -> state
+    end
+  end
+
+  defp hand_out_one(id, queue, state) do
+    with {:ok, request} <- Map.fetch(state.requests, id),
          {:ok, port} <- Roster.choose(state.roster, byte_size(request.body)) do
       hand_out(hand(%{state | queue: queue}, id, port))
     else
-      {:empty, _queue} -> state
       # It was cancelled while it waited.
-      :error -> hand_out(%{state | queue: :queue.drop(state.queue)})
-      :nobody -> state |> staff_lazily()
+      :error -> hand_out(%{state | queue: queue})
+      :nobody -> staff_lazily(state)
     end
   end
 
@@ -397,7 +404,7 @@ defmodule Py.Switchboard do
       # It is dead, which is on its way to us: another gets it.
       :error ->
         roster = Roster.update(state.roster, port, &%{&1 | crowded: true})
-        %{state | roster: roster, queue: :queue.in_r(id, state.queue)}
+        %{state | roster: roster, queue: Queue.put_back(state.queue, id, request)}
     end
   end
 
@@ -421,8 +428,14 @@ defmodule Py.Switchboard do
   defp requeue(%{returned: []} = state), do: state
 
   defp requeue(state) do
-    queue = Enum.reduce(state.returned, state.queue, &:queue.in_r/2)
-    %{state | queue: queue, returned: []}
+    Enum.reduce(state.returned, %{state | returned: []}, &requeue/2)
+  end
+
+  defp requeue(id, state) do
+    case state.requests do
+      %{^id => request} -> %{state | queue: Queue.put_back(state.queue, id, request)}
+      _cancelled -> state
+    end
   end
 
   # --- what workers say ---------------------------------------------------------------------------
@@ -480,7 +493,7 @@ defmodule Py.Switchboard do
 
       %{^id => request} ->
         state = state |> relieved(request) |> keep_lent(request, port)
-        requests = Map.put(state.requests, id, %{request | port: nil})
+        requests = Map.put(state.requests, id, %{request | port: nil, since: nil})
         %{state | requests: requests, returned: [id | state.returned]}
 
       _cancelled ->
@@ -500,12 +513,9 @@ defmodule Py.Switchboard do
     end
   end
 
-  defp frame({:send, :pid, to, message}, _port, state), do: deliver(:erlang.binary_to_term(to), message, state)
-
-  defp frame({:send, :name, name, message}, _port, state) do
-    deliver(String.to_existing_atom(name), message, state)
-  rescue
-    ArgumentError -> state
+  defp frame({:send, _kind, _to, _message} = frame, _port, state) do
+    Worker.deliver(frame)
+    state
   end
 
   defp frame({:crowded, crowded}, port, state),
@@ -514,8 +524,8 @@ defmodule Py.Switchboard do
   defp frame({:hello, os_pid, version}, port, state) do
     worker = Worker.met(Roster.worker(state.roster, port), os_pid, version)
     {id, state} = book(state, %Request{mode: :start, port: port, question?: true})
-    deadline = Frame.deadline(state.options.start_timeout)
-    put(state, %{worker | outgoing: [worker.outgoing | Frame.start(id, deadline, start_parts(state))]})
+    frame = Worker.start_frame(worker, id, state.options, state.leader)
+    put(state, %{worker | outgoing: [worker.outgoing | frame]})
   end
 
   defp frame(:stuck, port, state),
@@ -530,22 +540,6 @@ defmodule Py.Switchboard do
   # A segment is sent before the frame that names it, on another way.
   defp receive_segment(worker, segment) do
     if is_map_key(worker.segments, segment), do: worker, else: Worker.receive_segments(worker)
-  end
-
-  defp start_parts(%{options: options, leader: leader}) do
-    %{source: init, file: file, line: line} = source(options.init)
-    {leader, init, file, line, Enum.map(options.paths, &Path.expand/1)}
-  end
-
-  defp source(%Py.Code{} = code), do: code
-  defp source(source), do: %{source: source, file: nil, line: 1}
-
-  # A name nobody has is nobody: the worker that sends cannot be told.
-  defp deliver(to, message, state) do
-    send(to, :erlang.binary_to_term(message, [:safe]))
-    state
-  rescue
-    ArgumentError -> state
   end
 
   # --- requests that end --------------------------------------------------------------------------
@@ -580,6 +574,7 @@ defmodule Py.Switchboard do
 
   defp cancel(state, id) do
     {request, requests} = Map.pop!(state.requests, id)
+    Request.drop(request)
     state = if request.port, do: interrupt(state, id, request.port), else: state
     settle(%{state | requests: requests}, id, request, fn -> :ok end)
   end
@@ -606,14 +601,27 @@ defmodule Py.Switchboard do
 
   defp grow_old(id, state) do
     case state.requests do
-      %{^id => %{from: from}} when from != nil -> %{state | old: Map.put(state.old, id, Process.monitor(from))}
+      %{^id => %{from: from}} when from != nil -> %{state | old: Map.put(state.old, id, watch(from, id))}
       _settled -> state
     end
   end
 
-  # A worker tells the end of the time of what it has by itself.
+  # The message of its death says which request it is about: a caller may have had thousands.
+  defp watch(from, id), do: :erlang.monitor(:process, from, tag: {:py_dead, id})
+
   defp look_at(id, now, state) do
     case Map.fetch!(state.requests, id) do
+      %{since: nil, port: port} = request when port != nil ->
+        %{state | requests: %{state.requests | id => %{request | since: now - 2 * @tick * 1_000_000}}}
+
+      request ->
+        look_at_time(id, request, now, state)
+    end
+  end
+
+  # A worker tells the end of the time of what it has by itself.
+  defp look_at_time(id, request, now, state) do
+    case request do
       %{deadline: deadline} when deadline in [0, nil] or deadline > now -> state
       %{port: nil} -> fail(state, id, too_late(state))
       %{deadline: deadline} = request when now > deadline + @tells_within -> give_up_silent(state, id, request)
@@ -658,16 +666,12 @@ defmodule Py.Switchboard do
 
   defp facts_of(worker, state), do: %{pool: state.pool.name, os_pid: worker.os_pid}
 
-  defp connect(worker, :control, socket) do
-    :inet.setopts(socket, packet: 1, send_timeout: @kill_after, send_timeout_close: true)
-    # It may have said before that it serves.
-    stage = if worker.stage == :unconnected, do: :ready, else: worker.stage
-    %{worker | control: socket, stage: stage}
-  end
-
-  defp connect(worker, :output, socket), do: %{worker | output: Output.connect(worker.output, socket)}
-
   # Starts as many workers as are missing, unless the last ones failed just now.
+  defp staff(%{template: :wanted, roster: %{waits?: false, wanted: wanted}} = state) when wanted > 0,
+    do: %{state | template: Template.start(state.python, state.options, state.facts, state.leader)}
+
+  defp staff(%{template: template} = state) when template == :wanted or elem(template, 0) == :starting, do: state
+
   defp staff(state) do
     case Roster.missing(state.roster) do
       0 -> state
@@ -681,13 +685,15 @@ defmodule Py.Switchboard do
   defp staff_lazily(state), do: state
 
   defp start_worker(state) do
-    case Worker.start(state.roster.next_number, state.python, state.options, state.facts) do
+    role = Template.role(state.template)
+
+    case Worker.start(state.roster.next_number, state.python, state.options, state.facts, role) do
       {:ok, worker} ->
         start_timer(worker, state.options.start_timeout)
         %{state | roster: Roster.add(state.roster, worker)}
 
       {:error, text} ->
-        failed(state, Error.new(:not_available, text))
+        failed(state, Error.new(:not_available, text), "a worker of #{inspect(state.pool.name)} did not start", 1)
     end
   end
 
@@ -703,7 +709,7 @@ defmodule Py.Switchboard do
   defp started(state, _request, port, {:error, error}) do
     worker = Roster.worker(state.roster, port)
     Worker.stop(worker)
-    failed(%{state | roster: Roster.remove(state.roster, worker)}, error)
+    worker_failed(%{state | roster: Roster.remove(state.roster, worker)}, worker, error)
   end
 
   defp stop_idle(state), do: Enum.reduce(Roster.draining(state.roster), state, &stop_when_idle(&2, &1))
@@ -743,7 +749,7 @@ defmodule Py.Switchboard do
   defp too_slow(worker, state) do
     Worker.stop(worker)
     text = "the worker did not begin to serve within #{state.options.start_timeout} ms (start_timeout:)"
-    failed(without(state, worker), Error.new(:starting, text))
+    worker_failed(without(state, worker), worker, Error.new(:starting, text))
   end
 
   # A worker died. What it had is lost; what it did not begin is not.
@@ -757,7 +763,7 @@ defmodule Py.Switchboard do
     state = lost(%{requeue(state) | roster: Roster.remove(state.roster, worker)}, worker, begun, error)
 
     cond do
-      worker.stage == :starting -> failed(state, error)
+      worker.stage == :starting -> worker_failed(state, worker, error)
       worker.stuck -> state
       true -> died(state, worker, error)
     end
@@ -800,8 +806,8 @@ defmodule Py.Switchboard do
   end
 
   defp wait_again(state, id, request) do
-    requests = Map.put(state.requests, id, %{request | port: nil})
-    %{state | requests: requests, queue: :queue.in_r(id, state.queue)}
+    requests = Map.put(state.requests, id, %{request | port: nil, since: nil})
+    %{state | requests: requests, queue: Queue.put_back(state.queue, id, request)}
   end
 
   defp crash(worker, exit, words) do
@@ -814,17 +820,38 @@ defmodule Py.Switchboard do
     %{Error.new(:crashed, "the worker process #{worker.os_pid} #{cause}#{words}") | exit: exit}
   end
 
+  defp template(%{template: {_stage, pid, _socket}} = state, pid, what), do: template(state, what)
+  defp template(state, _of_before, _what), do: state
+
+  defp template(%{template: {:starting, pid, socket}} = state, :active), do: %{state | template: {:active, pid, socket}}
+
+  defp template(state, {:off, why}) do
+    Logger.warning("each worker of #{inspect(state.pool.name)} runs init: by itself, in spite of prefork: true, since #{why}")
+    %{state | template: {:off, why}}
+  end
+
+  defp template(state, {:failed, error}),
+    do: failed(%{state | template: :wanted}, error, "the template of #{inspect(state.pool.name)} did not start", 1)
+
+  defp template(state, {:died, error}),
+    do: failed(%{state | template: :wanted}, error, "the template of #{inspect(state.pool.name)} died", @chances)
+
+  defp worker_failed(state, worker, error) do
+    chances = if worker.role == :plain, do: 1, else: @chances
+    failed(state, error, "a worker of #{inspect(state.pool.name)} did not start", chances)
+  end
+
   # No worker came to serve: the next try waits, longer each time.
-  defp failed(state, error) do
+  defp failed(state, error, what, chances) do
     {delay, roster} = Roster.failed(state.roster, error)
     state = %{state | roster: roster}
 
     if delay do
       Process.send_after(self(), :staff, delay)
-      Logger.error("a worker of #{inspect(state.pool.name)} did not start: #{Exception.message(error)}")
+      Logger.error("#{what}: #{Exception.message(error)}")
     end
 
-    if delay && Roster.serving(roster) == [], do: fail_queued(state, error), else: state
+    if delay != nil and roster.failures >= chances and Roster.serving(roster) == [], do: fail_queued(state, error), else: state
   end
 
   # Nobody is there to run them, and nobody may come for long.
@@ -883,7 +910,11 @@ defmodule Py.Switchboard do
     {:error,
      Error.new(
        :overloaded,
-       "#{inspect(pool.name)} runs #{info.running} calls and #{info.queued} wait (max_queue: #{info.max_queue})"
+       "#{inspect(pool.name)} runs #{info.running} calls (#{places(board)}) and #{info.queued} wait " <>
+         "(max_queue: #{info.max_queue})"
      )}
   end
+
+  defp places(%{concurrency: 1, size: size}), do: "size: #{size}"
+  defp places(%{concurrency: n, size: size}), do: "size: #{div(size, n)}, concurrency: #{n}"
 end

@@ -5,7 +5,7 @@ defmodule Py.Workers do
 
   import Py.Segments, only: [shared_from: 0]
 
-  alias Py.{Error, Pool, Segments, Switchboard, Telemetry}
+  alias Py.{Error, Pool, Segments, Survivor, Switchboard, Telemetry}
   alias Py.Pool.Startup
   alias Py.Switchboard.{Loan, Request}
   alias Py.Worker.Frame
@@ -18,7 +18,12 @@ defmodule Py.Workers do
 
   @doc "Runs a request and waits for its result."
   @spec run(Pool.t(), tuple, timeout) :: Py.Caller.result()
-  def run(pool, {:reload, _module} = request, timeout), do: run_everywhere(pool, request, timeout)
+  def run(pool, {:reload, _module} = request, timeout) do
+    span = Telemetry.start(pool, request)
+    result = run_everywhere(pool, request, timeout)
+    Telemetry.stop(span, nil, result)
+    result
+  end
 
   def run(pool, request, timeout) do
     span = Telemetry.start(pool, request)
@@ -41,8 +46,18 @@ defmodule Py.Workers do
   def submit(pool, tag, leader, request, timeout) do
     times = :atomics.new(1, signed: false)
 
-    with :ok <- ask(pool, tag, :result, leader, request, timeout, times),
-         do: {:py_worker, pool.pid, tag, times}
+    Survivor.owe(tag, pool.pid)
+
+    case ask(pool, tag, :result, leader, request, timeout, times) do
+      :ok ->
+        if Survivor.answers?(tag, pool.pid),
+          do: {:py_worker, pool.pid, tag, times},
+          else: {:error, Startup.stopped(pool.name)}
+
+      refused ->
+        Survivor.settle(tag)
+        refused
+    end
   end
 
   @doc "Ends a request: nothing will come, or its reply is there."
@@ -67,26 +82,38 @@ defmodule Py.Workers do
   defp ask(pool, ref, mode, leader, request, timeout, times) do
     if Pool.admit?(pool) do
       {verb, iovec} = Frame.encode(leader, request)
-      deadline = Frame.deadline(timeout)
-      request = %Request{from: self(), ref: ref, mode: mode, verb: verb, deadline: deadline, times: times}
-      send(pool.pid, {:py_call, put_body(request, pool, iovec)})
+      {body, shared} = body(iovec, pool)
+
+      asked = %Request{
+        from: self(),
+        ref: ref,
+        mode: mode,
+        verb: verb,
+        deadline: Frame.deadline(timeout),
+        times: times,
+        body: body,
+        shared: shared,
+        subject: if(shared, do: Request.subject(request))
+      }
+
+      send(pool.pid, {:py_call, asked})
       :ok
     else
       Switchboard.overloaded(pool)
     end
   end
 
-  defp put_body(request, _pool, [body]) when byte_size(body) < shared_from(), do: %{request | body: body}
+  defp body([body], _pool) when byte_size(body) < shared_from(), do: {body, nil}
 
-  defp put_body(request, pool, iovec) do
+  defp body(iovec, pool) do
     len = :erlang.iolist_size(iovec)
 
     with true <- len >= shared_from(),
          {:ok, shared} <- Segments.fill(pool.board.segments, iovec, len) do
-      %{request | shared: shared}
+      {"", shared}
     else
       # Small, or there is no memory to share: it goes through the pipe.
-      _small_or_error -> %{request | body: IO.iodata_to_binary(iovec)}
+      _small_or_error -> {IO.iodata_to_binary(iovec), nil}
     end
   end
 

@@ -60,7 +60,7 @@ defmodule Py.Cases.CancelTest do
     idle(pool)
   end
 
-  @tag pool: [size: 2]
+  @tag parallel: 2
   test "P-A 12. when the owner of futures dies, all of them end", %{pool: pool} do
     owner =
       spawn(fn ->
@@ -142,7 +142,7 @@ defmodule Py.Cases.CancelTest do
   @blocking "sum(range(300_000_000))"
 
   @tag pool: [grace: 100]
-  test "coroutines live through C code that holds the GIL on a thread", %{pool: pool} do
+  test "coroutines live through C code that holds the GIL on a thread", %{pool: pool, in: kind} do
     assert call(pool, :asyncio, :sleep, [0, 0]) == {:ok, 0}
     waiting = Py.async_call(:asyncio, :sleep, [1, "slept"], on: pool)
     assert error(eval(pool, @blocking, %{}, timeout: 100)).kind == :timeout
@@ -151,7 +151,9 @@ defmodule Py.Cases.CancelTest do
       assert call(pool, :asyncio, :sleep, [0, n], [], timeout: 15_000) == {:ok, n}
     end
 
-    assert Py.await(waiting) == {:ok, "slept"}
+    # A process that has to be killed takes with it what else it was at.
+    result = Py.await(waiting)
+    if kind == :process, do: assert(error(result).kind == :crashed), else: assert(result == {:ok, "slept"})
   end
 
   @tag pool: [grace: 100]
@@ -170,6 +172,7 @@ defmodule Py.Cases.CancelTest do
   end
 
   # In nodes of their own: a node imports asyncio once.
+  @tag on: [:thread]
   test "a timeout while the first coroutine of a node imports asyncio leaves asyncio whole" do
     for ms <- [12, 16, 20, 24] do
       {:ok, peer, _node} = :peer.start_link(%{connection: :standard_io})

@@ -37,7 +37,8 @@ defmodule Py.Cases.NodeTest do
     """
 
     assert eval(pool, code) == {:ok, true}
-    {states, _status} = System.cmd("ps", ["--ppid", System.pid(), "-o", "stat="])
+    {:ok, parent} = eval(pool, "import os\nos.getpid()")
+    {states, _status} = System.cmd("ps", ["--ppid", "#{parent}", "-o", "stat="])
     refute states =~ "Z"
   end
 
@@ -72,6 +73,7 @@ defmodule Py.Cases.NodeTest do
     assert eval(pool, code) == {:ok, %{"SigBlk" => none, "SigCgt" => none}}
   end
 
+  @tag on: [:thread]
   test "96. os.fork is a clear error", %{pool: pool} do
     assert %{kind: :python, message: message} = error(eval(pool, "import os\nos.fork()"))
     assert message =~ "fork"
@@ -90,12 +92,16 @@ defmodule Py.Cases.NodeTest do
     assert eval(pool, "import sys\n'%d.%d.%d' % sys.version_info[:3]") == {:ok, python.version}
   end
 
+  @folder Path.expand("test/support/py path; 'x'")
+
+  setup_all do
+    File.mkdir_p!(@folder)
+    File.write!(Path.join(@folder, "py_case_98.py"), "VALUE = 98\n")
+    on_exit(fn -> File.rm_rf!(@folder) end)
+  end
+
   @tag pool: [paths: ["test/support/../support/py path; 'x'"], env: %{"PY_CASE" => "é;'\""}]
   test "98. paths with spaces, quotes and semicolons; environment", %{pool: pool} do
-    folder = Path.expand("test/support/py path; 'x'")
-    File.mkdir_p!(folder)
-    on_exit(fn -> File.rm_rf!(folder) end)
-    File.write!(Path.join(folder, "py_case_98.py"), "VALUE = 98\n")
     assert Py.getattr(:py_case_98, :VALUE, on: pool) == {:ok, 98}
     assert eval(pool, "import os\nos.environ['PY_CASE']") == {:ok, "é;'\""}
   end

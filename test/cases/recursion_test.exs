@@ -30,7 +30,7 @@ defmodule Py.Cases.RecursionTest do
       assert eval(pool, "1+1") == {:ok, 2}
     end
 
-    @tag code: code
+    @tag code: code, parallel: 2
     test name <> ", while another call has the main thread", %{pool: pool, code: code} do
       blocker = Py.async_call(:time, :sleep, [60], on: pool)
       eventually(fn -> Py.Pool.info(pool).running == 1 end)

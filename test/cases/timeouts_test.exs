@@ -29,6 +29,8 @@ defmodule Py.Cases.TimeoutsTest do
         raise
     """
 
+    # To import it takes a fresh process long.
+    assert exec(pool, "import asyncio") == :ok
     assert error(eval(pool, code, %{}, timeout: 100)).kind == :timeout
     seen = fn -> eval(pool, "import builtins\nbuiltins.py_case_26") end
     eventually(fn -> seen.() == {:ok, "CancelledError"} end)
@@ -112,7 +114,7 @@ defmodule Py.Cases.TimeoutsTest do
     assert Py.await_many(queued) == [{:ok, nil}, {:ok, nil}]
   end
 
-  @tag pool: [size: 3, max_queue: 3]
+  @tag parallel: 3, pool: [max_queue: 3]
   test "91. ten callers of a pool of three", %{pool: pool} do
     :ok = exec(pool, "import builtins; builtins.py_case_91 = [0, 0]")
 
@@ -177,6 +179,7 @@ defmodule Py.Cases.TimeoutsTest do
     assert ms < 1_000
   end
 
+  @tag parallel: 16
   test "91. a hundred killed callers leave all slots free", %{pool: pool} do
     callers =
       for _ <- 1..100,
@@ -188,6 +191,7 @@ defmodule Py.Cases.TimeoutsTest do
     assert eval(pool, "1+1") == {:ok, 2}
   end
 
+  @tag parallel: 16
   test "many calls that block at once do not wait for each other", %{pool: pool} do
     calls = for _ <- 1..16, do: {:time, :sleep, [0.3]}
     {ms, results} = timed(fn -> Py.gather(calls, on: pool) end)

@@ -5,7 +5,7 @@ defmodule Py.Switchboard.Dealer do
   # (a request in shared memory, a caller that is monitored, an answer that is not an answer) is left to the switchboard.
 
   alias Py.{Pool, Worker}
-  alias Py.Switchboard.{Request, Roster}
+  alias Py.Switchboard.{Queue, Request, Roster}
   alias Py.Worker.Frame
 
   @typedoc "What a worker can take: its load, the bytes on their way to it, its port, what it is given, how many."
@@ -39,10 +39,10 @@ defmodule Py.Switchboard.Dealer do
   end
 
   defp deal_queued(queue, places, booked) do
-    with {:value, id} <- :queue.peek(queue),
+    with {id, rest} <- Queue.pop(queue),
          %{^id => %Request{shared: nil} = request} <- booked,
          {port, places} <- put(places, id, request) do
-      deal_queued(:queue.drop(queue), places, %{booked | id => %{request | port: port}})
+      deal_queued(rest, places, %{booked | id => %{request | port: port}})
     else
       _nothing_that_can_be_dealt -> {queue, places, booked}
     end

@@ -3,6 +3,7 @@ defmodule Py.Switchboard.Request do
 
   # One request from a caller's message to its single answer.
 
+  alias Py.Survivor
   alias Py.Switchboard.Loan
   alias Py.Worker.Frame
 
@@ -16,11 +17,14 @@ defmodule Py.Switchboard.Request do
     :deadline,
     # Where the times go, for those who ask: an atomics array of two.
     :times,
-    # The worker that has it.
+    # The worker that has it, and since when, to about a tick; nil for less.
     :port,
+    :since,
     body: "",
     # Where the body is, if that is shared memory.
     shared: nil,
+    # What it is about, where that cannot be told from the body.
+    subject: nil,
     awaiting?: false,
     # Of the pool itself: no load.
     question?: false
@@ -31,6 +35,17 @@ defmodule Py.Switchboard.Request do
   # Decoding more than this takes the switchboard too long.
   @small 8 * 1024
 
+  @doc "What a request is about: the text is the same for those that run in the node."
+  @spec subject(t | tuple) :: String.t()
+  def subject(%__MODULE__{subject: nil, verb: verb, body: body}),
+    do: body |> :erlang.binary_to_term() |> put_elem(0, Frame.verb(verb)) |> subject()
+
+  def subject(%__MODULE__{subject: subject}), do: subject
+  def subject({:call, target, name, _args, _kwargs}), do: "#{target}.#{name}"
+  def subject({:getattr, target, name}), do: "#{target}.#{name}"
+  def subject({:reload, module}), do: "reload #{module}"
+  def subject({kind, _code, _vars, _file, _line}), do: Atom.to_string(kind)
+
   @doc "Hands on what a worker answered."
   @spec reply(t, :reply | :fault, non_neg_integer, binary) :: term
   def reply(%{mode: :raw} = request, kind, run, bytes),
@@ -40,6 +55,7 @@ defmodule Py.Switchboard.Request do
     note_times(request, run)
     answer = fn -> send(request.from, {:py_result, request.ref, Frame.result(kind, bytes)}) end
     if byte_size(bytes) <= @small, do: answer.(), else: spawn(answer)
+    Survivor.settle(request.ref)
   end
 
   @doc "The same for what is in memory of the worker's; tells which process is to give it back."
@@ -51,13 +67,24 @@ defmodule Py.Switchboard.Request do
 
   def lend(%{mode: :result} = request, run, loan) do
     note_times(request, run)
-    spawn(fn -> send(request.from, {:py_result, request.ref, Loan.take(loan)}) end)
+    reader = spawn(fn -> send(request.from, {:py_result, request.ref, Loan.take(loan)}) end)
+    Survivor.settle(request.ref)
+    reader
   end
 
   @doc "Answers with what is no worker's."
   @spec answer(t, {:error, Py.Error.t()}) :: term
   def answer(%{from: nil}, _result), do: :ok
-  def answer(request, result), do: send(request.from, {:py_result, request.ref, result})
+
+  def answer(request, result) do
+    send(request.from, {:py_result, request.ref, result})
+    drop(request)
+  end
+
+  @doc "Notes that nobody is owed an answer."
+  @spec drop(t) :: term
+  def drop(%{mode: :result, ref: ref}), do: Survivor.settle(ref)
+  def drop(_request), do: :ok
 
   defp note_times(%{times: nil}, _run), do: :ok
   defp note_times(%{times: times}, run), do: :atomics.put(times, 1, run)

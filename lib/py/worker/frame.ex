@@ -19,6 +19,14 @@ defmodule Py.Worker.Frame do
 
   @verbs %{call: 0, eval: 1, exec: 2, getattr: 3, reload: 4}
 
+  @names Map.new(@verbs, fn {name, verb} -> {verb, name} end)
+
+  @spec verb(byte) :: atom
+  def verb(number), do: Map.fetch!(@names, number)
+
+  # Where it is nanoseconds anyway, the conversion is what costs.
+  @perf_counter_unit :erlang.convert_time_unit(1, :second, :perf_counter)
+
   @type id :: non_neg_integer
 
   @doc "Nanoseconds on the clock that the processes of a machine share; 0 for no deadline."
@@ -27,7 +35,12 @@ defmodule Py.Worker.Frame do
   def deadline(timeout), do: now() + timeout * 1_000_000
 
   @spec now() :: integer
-  def now, do: :os.perf_counter(:nanosecond)
+  def now do
+    case @perf_counter_unit do
+      1_000_000_000 -> :os.perf_counter()
+      _other -> :os.perf_counter(:nanosecond)
+    end
+  end
 
   @doc "The number of what is asked, and its body: all of a request that its caller can make."
   @spec encode(pid, tuple) :: {byte, [binary]}
@@ -114,6 +127,7 @@ defmodule Py.Worker.Frame do
   defp parse(<<9, id::64, run::64, segment::32, len::64>>), do: {:shared, id, run, segment, len}
   defp parse(<<10, segment::32>>), do: {:returned, segment}
   defp parse(<<11, segment::32>>), do: {:dropped, segment}
+  defp parse(<<12, obstacle::binary>>), do: {:forks, obstacle}
 
   # What Python writes by itself: where this module is loaded, these atoms exist.
   @vocabulary [

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use crate::ffi;
 use crate::page::Page;
 
 /// More than this is not kept back.
@@ -39,7 +40,12 @@ impl Outbox {
     /// To be called on the main thread, which flushes whenever it waits.
     pub fn new(pipe: OwnedFd) -> Self {
         IS_MAIN.set(true);
-        Outbox { pipe, kept: Mutex::default(), page: Page::new() }
+        Outbox { pipe, kept: Mutex::default(), page: Page::default() }
+    }
+
+    /// Goes on with another pipe, in a process that was forked when nothing was in line.
+    pub fn reopen(&self, pipe: OwnedFd) -> std::io::Result<()> {
+        ffi::replace(&self.pipe, &pipe)
     }
 
     /// Puts a frame in line, to go out with the others.
@@ -48,6 +54,10 @@ impl Outbox {
     }
 
     fn add(&self, kept: &mut Kept, frame: &Frame) {
+        // The page is its parent's too.
+        if ffi::is_child() {
+            return;
+        }
         let len = u32::try_from(frame.0.len() - HEAD).expect("frames are shorter than 4 GB");
         let before = kept.bytes.len();
         kept.bytes.extend_from_slice(&len.to_be_bytes());
@@ -73,7 +83,7 @@ impl Outbox {
     }
 
     fn write(&self, kept: &mut Kept) {
-        let mut rest = &kept.bytes[..];
+        let mut rest = if ffi::is_child() { &[] } else { &kept.bytes[..] };
         while !rest.is_empty() {
             match rustix::io::write(&self.pipe, rest) {
                 Ok(written) => rest = &rest[written..],
@@ -89,7 +99,9 @@ impl Outbox {
         }
         kept.bytes.clear();
         kept.since = None;
-        self.page.clear();
+        if !ffi::is_child() {
+            self.page.clear();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {

@@ -31,7 +31,8 @@ def stacks(calls: list[tuple[str, int, int, int]]) -> list[dict[Atom, object]]:
 def _of_thread(thread: int) -> list[tuple[FrameType, int]]:
     lines = []
     frame = sys._current_frames().get(thread)
-    while frame is not None:
+    # A worker's main thread came here from its own first lines.
+    while frame is not None and frame.f_globals.get("__name__") != "_py_worker":
         lines.append((frame, frame.f_lineno))
         frame = frame.f_back
     return lines[::-1]
