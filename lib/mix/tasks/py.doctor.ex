@@ -91,7 +91,7 @@ defmodule Mix.Tasks.Py.Doctor do
       {:ok, "prefix", prefix(python)},
       libpython(choice, python),
       cargo(),
-      built(if(Python.embeddable(python) == :ok, do: python.minor)),
+      built(if(choice == nil and Python.embeddable(python) == :ok, do: python.minor)),
       worker(python)
     ] ++ if(Python.embeddable(python) == :ok, do: running(choice, python), else: [])
   end
@@ -157,8 +157,12 @@ defmodule Mix.Tasks.Py.Doctor do
 
   defp running(nil, python), do: [opens(python), answers()]
 
-  # The pool runs the Python that is configured: another one can only be opened by a node of its own.
-  defp running(_choice, _python), do: []
+  # The node runs the Python that is configured: another one can only be opened by a node of its own.
+  defp running(_choice, python) do
+    if python.minor in Build.built(),
+      do: [],
+      else: [{:note, "native for #{python.minor}", "missing, for pools in: :thread: run PY_VERSIONS=#{python.minor} mix compile."}]
+  end
 
   defp opens(python) do
     case open(python.libpython) do
