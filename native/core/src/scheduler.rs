@@ -495,7 +495,12 @@ impl Scheduler {
 
     /// Gives back what waits behind requests that take long, where the host can have it run elsewhere.
     pub(crate) fn give_back(&self, inbox: &dyn Inbox) {
-        if !self.lock().is_crowded() {
+        let main_is_away = {
+            let state = self.lock();
+            state.runners[MAIN].desk.lock().blocked
+        };
+        // The others do not read what comes; if they are free, they run it.
+        if !main_is_away {
             return;
         }
         inbox.look();
