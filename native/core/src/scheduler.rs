@@ -495,14 +495,10 @@ impl Scheduler {
 
     /// Gives back what waits behind requests that take long, where the host can have it run elsewhere.
     pub(crate) fn give_back(&self, inbox: &dyn Inbox) {
-        let main_is_away = {
-            let state = self.lock();
-            state.runners[MAIN].desk.lock().blocked
-        };
-        // The others do not read what comes; if they are free, they run it.
-        if !main_is_away {
+        if !self.lock().runners[MAIN].desk.lock().blocked {
             return;
         }
+        // The main thread reads what comes, but for now.
         inbox.look();
         let tickets: Vec<_> = {
             let mut state = self.lock();
