@@ -93,6 +93,12 @@ defmodule Py.Options do
       default: false,
       doc: "worker processes are started by the first call, and not with the pool"
     ],
+    prefork: [
+      type: :boolean,
+      default: false,
+      doc:
+        "`init:` runs once, in a process that is then forked into the workers: they start in milliseconds, and share the memory of what it loaded; see \"Forked workers\""
+    ],
     max_calls: [
       type: :limit,
       default: :infinity,

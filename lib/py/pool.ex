@@ -1,9 +1,10 @@
 defmodule Py.Pool do
   @moduledoc """
-  A pool of threads that run Python, as a child of a supervisor.
+  A pool of threads or processes that run Python, as a child of a supervisor.
 
       children = [
-        {Py.Pool, name: MyApp.Py, size: 4, init: "import json", paths: ["priv/python"]}
+        {Py.Pool, name: MyApp.Py, size: 4, init: "import json", paths: ["priv/python"]},
+        {Py.Pool, name: MyApp.Model, in: :process, size: 2, init: "import app\nmodel = app.load()"}
       ]
 
   Calls find it by its name: `Py.call(:json, :dumps, [[1]], on: MyApp.Py)`.
@@ -12,9 +13,14 @@ defmodule Py.Pool do
 
   #{Py.Options.docs(:pool)}
 
-  Starting it fails with a `Py.Error` when there is no usable Python (`:not_available`) or when `init:` raises (`:python`).
-  All pools share the one interpreter of the node, so `sys.modules`, `os.environ` and `sys.path` are common; the names
-  that `init:` defines belong to the pool.
+  Starting it returns when it serves. It fails with a `Py.Error` when there is no usable Python (`:not_available`), when
+  `init:` raises (`:python`), when a worker process ends before it serves (`:crashed`) or takes too long to
+  (`:starting`).
+
+  All pools `in: :thread` share the one interpreter of the node, so `sys.modules`, `os.environ` and `sys.path` are
+  common; the names that `init:` defines belong to the pool. Pools `in: :process` share nothing; each of their workers
+  runs `init:`, or is forked from a process that did (`prefork: true`). A worker that dies is replaced at once, and with
+  growing pauses, from 0.1 to 30 s, while its successors do not come to serve.
 
       iex> {:ok, pid} = Py.Pool.start_link(name: MyPool, size: 2, init: "def double(x): return 2 * x")
       iex> Py.call(:__main__, :double, [21], on: MyPool)
@@ -91,7 +97,7 @@ defmodule Py.Pool do
     end
   end
 
-  @of_processes [:concurrency, :cd, :lazy, :max_calls, :max_lifetime, :max_memory, :memory_limit]
+  @of_processes [:concurrency, :cd, :lazy, :prefork, :max_calls, :max_lifetime, :max_memory, :memory_limit]
 
   defp complete!(checked, given) do
     misplaced = for {key, _value} <- given, key in @of_processes, do: key

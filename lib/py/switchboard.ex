@@ -11,7 +11,7 @@ defmodule Py.Switchboard do
 
   alias Py.{Build, Error, Native, Pool, Python, Reception, Segments, Survivor, Telemetry, Worker}
   alias Py.Switchboard.{Dealer, Loan, Queue, Report, Request, Roster}
-  alias Py.Worker.{Frame, Output}
+  alias Py.Worker.{Frame, Output, Template}
 
   # Requests that are taken in one go, and written with one write to each worker.
   @batch 256
@@ -25,6 +25,10 @@ defmodule Py.Switchboard do
   # How long a worker may go on after the end of its time before it is killed from outside: it does so by itself, if it
   # is not stopped as a process.
   @kill_after 1_000
+
+  # A template that has forked workers may die, and does no more harm than a worker that does; nor does one that a dead
+  # template did not fork. After so many in a row callers are told.
+  @chances 3
 
   @enforce_keys [:pool, :options, :python, :facts, :leader, :roster]
   defstruct [
@@ -44,6 +48,8 @@ defmodule Py.Switchboard do
     newest: 1,
     old: %{},
     ticks?: false,
+    # Of the workers, with `prefork: true`.
+    template: nil,
     questions: %{}
   ]
 
@@ -96,6 +102,7 @@ defmodule Py.Switchboard do
       python: pool.python,
       facts: facts(options),
       leader: leader,
+      template: if(options.prefork, do: :wanted),
       roster: Roster.new(if(options.lazy, do: 0, else: options.size))
     }
 
@@ -111,6 +118,7 @@ defmodule Py.Switchboard do
 
   # A supervisor waits for its child: only what workers send is looked at until they serve.
   defp await_workers(%{roster: %{failure: %Error{} = error}} = state) do
+    Template.stop(state.template)
     Roster.each(state.roster, &Worker.stop/1)
     {:error, error}
   end
@@ -123,7 +131,9 @@ defmodule Py.Switchboard do
         {port, _what} = message when is_port(port) -> message
         {:py_socket, _token, _role, _socket} = message -> message
         {:tcp, _socket, _bytes} = message -> message
+        {:tcp_closed, _socket} = message -> message
         {:start_timeout, _port} = message -> message
+        {:py_template, _pid, _what} = message -> message
       end
       |> handle_info(state)
       |> elem(1)
@@ -136,6 +146,7 @@ defmodule Py.Switchboard do
     Pool.mark(state.pool.name, :stopped)
     error = Pool.Startup.stopped(state.pool.name)
     for {_id, request} <- state.requests, do: Request.answer(request, {:error, error})
+    Template.stop(state.template)
     Roster.each(state.roster, &Worker.stop/1)
   end
 
@@ -209,14 +220,25 @@ defmodule Py.Switchboard do
         {:noreply, state}
 
       worker ->
-        {:noreply, state |> put(connect(worker, role, socket)) |> dispatch()}
+        {:noreply, state |> put(Worker.connect(worker, role, socket)) |> dispatch()}
     end
   end
+
+  def handle_info({:py_template, pid, what}, state),
+    do: {:noreply, state |> template(pid, what) |> staff() |> dispatch()}
 
   def handle_info({:tcp, socket, bytes}, state) do
     case Enum.find(Roster.workers(state.roster), &(&1.output.socket == socket)) do
       nil -> {:noreply, state}
       worker -> {:noreply, put(state, %{worker | output: Output.take(worker.output, bytes, facts_of(worker, state))})}
+    end
+  end
+
+  # As a rule that is heard before the port says how the worker ended.
+  def handle_info({:tcp_closed, socket}, state) do
+    case Enum.find(Roster.workers(state.roster), &(&1.output.socket == socket)) do
+      nil -> {:noreply, state}
+      worker -> {:noreply, put(state, %{worker | output: Output.closed(worker.output)})}
     end
   end
 
@@ -455,12 +477,9 @@ defmodule Py.Switchboard do
     end
   end
 
-  defp frame({:send, :pid, to, message}, _port, state), do: deliver(:erlang.binary_to_term(to), message, state)
-
-  defp frame({:send, :name, name, message}, _port, state) do
-    deliver(String.to_existing_atom(name), message, state)
-  rescue
-    ArgumentError -> state
+  defp frame({:send, _kind, _to, _message} = frame, _port, state) do
+    Worker.deliver(frame)
+    state
   end
 
   defp frame({:crowded, crowded}, port, state),
@@ -469,8 +488,8 @@ defmodule Py.Switchboard do
   defp frame({:hello, os_pid, version}, port, state) do
     worker = %{Roster.worker(state.roster, port) | os_pid: os_pid, version: version}
     {id, state} = book(state, %Request{mode: :start, port: port, question?: true})
-    deadline = Frame.deadline(state.options.start_timeout)
-    put(state, %{worker | outgoing: [worker.outgoing | Frame.start(id, deadline, start_parts(state))]})
+    frame = Worker.start_frame(worker, id, state.options, state.leader)
+    put(state, %{worker | outgoing: [worker.outgoing | frame]})
   end
 
   defp frame(:stuck, port, state),
@@ -485,22 +504,6 @@ defmodule Py.Switchboard do
   # A segment is sent before the frame that names it, on another way.
   defp receive_segment(worker, segment) do
     if is_map_key(worker.segments, segment), do: worker, else: Worker.receive_segments(worker)
-  end
-
-  defp start_parts(%{options: options, leader: leader}) do
-    %{source: init, file: file, line: line} = source(options.init)
-    {leader, init, file, line, Enum.map(options.paths, &Path.expand/1)}
-  end
-
-  defp source(%Py.Code{} = code), do: code
-  defp source(source), do: %{source: source, file: nil, line: 1}
-
-  # A name nobody has is nobody: the worker that sends cannot be told.
-  defp deliver(to, message, state) do
-    send(to, :erlang.binary_to_term(message, [:safe]))
-    state
-  rescue
-    ArgumentError -> state
   end
 
   # --- requests that end --------------------------------------------------------------------------
@@ -601,16 +604,12 @@ defmodule Py.Switchboard do
 
   defp facts_of(worker, state), do: %{pool: state.pool.name, os_pid: worker.os_pid}
 
-  defp connect(worker, :control, socket) do
-    :inet.setopts(socket, packet: 1)
-    # It may have said before that it serves.
-    stage = if worker.stage == :unconnected, do: :ready, else: worker.stage
-    %{worker | control: socket, stage: stage}
-  end
-
-  defp connect(worker, :output, socket), do: %{worker | output: Output.connect(worker.output, socket)}
-
   # Starts as many workers as are missing, unless the last ones failed just now.
+  defp staff(%{template: :wanted, roster: %{waits?: false, wanted: wanted}} = state) when wanted > 0,
+    do: %{state | template: Template.start(state.python, state.options, state.facts, state.leader)}
+
+  defp staff(%{template: template} = state) when template == :wanted or elem(template, 0) == :starting, do: state
+
   defp staff(state) do
     case Roster.missing(state.roster) do
       0 -> state
@@ -624,13 +623,15 @@ defmodule Py.Switchboard do
   defp staff_lazily(state), do: state
 
   defp start_worker(state) do
-    case Worker.start(state.roster.next_number, state.python, state.options, state.facts) do
+    role = Template.role(state.template)
+
+    case Worker.start(state.roster.next_number, state.python, state.options, state.facts, role) do
       {:ok, worker} ->
         start_timer(worker, state.options.start_timeout)
         %{state | roster: Roster.add(state.roster, worker)}
 
       {:error, text} ->
-        failed(state, Error.new(:not_available, text))
+        failed(state, Error.new(:not_available, text), "a worker of #{inspect(state.pool.name)} did not start", 1)
     end
   end
 
@@ -647,7 +648,7 @@ defmodule Py.Switchboard do
   defp started(state, _request, port, {:error, error}) do
     worker = Roster.worker(state.roster, port)
     Worker.stop(worker)
-    failed(%{state | roster: Roster.remove(state.roster, worker)}, error)
+    worker_failed(%{state | roster: Roster.remove(state.roster, worker)}, worker, error)
   end
 
   # One that was to be replaced goes when its successor is there.
@@ -673,7 +674,7 @@ defmodule Py.Switchboard do
     Worker.kill(worker)
     Worker.stop(worker)
     text = "the worker did not begin to serve within #{state.options.start_timeout} ms (start_timeout:)"
-    failed(%{state | roster: Roster.remove(state.roster, worker)}, Error.new(:starting, text))
+    worker_failed(%{state | roster: Roster.remove(state.roster, worker)}, worker, Error.new(:starting, text))
   end
 
   # A worker died. What it had is lost; what it did not begin is not.
@@ -687,7 +688,7 @@ defmodule Py.Switchboard do
     state = lost(%{requeue(state) | roster: Roster.remove(state.roster, worker)}, worker, begun, error)
 
     cond do
-      worker.stage == :starting -> failed(state, error)
+      worker.stage == :starting -> worker_failed(state, worker, error)
       worker.stuck -> state
       true -> %{state | roster: Roster.died(state.roster, error)}
     end
@@ -735,17 +736,38 @@ defmodule Py.Switchboard do
     %{Error.new(:crashed, "the worker process #{worker.os_pid} #{cause}#{words}") | exit: exit}
   end
 
+  defp template(%{template: {_stage, pid, _socket}} = state, pid, what), do: template(state, what)
+  defp template(state, _of_before, _what), do: state
+
+  defp template(%{template: {:starting, pid, socket}} = state, :active), do: %{state | template: {:active, pid, socket}}
+
+  defp template(state, {:off, why}) do
+    Logger.warning("each worker of #{inspect(state.pool.name)} runs init: by itself, in spite of prefork: true, since #{why}")
+    %{state | template: {:off, why}}
+  end
+
+  defp template(state, {:failed, error}),
+    do: failed(%{state | template: :wanted}, error, "the template of #{inspect(state.pool.name)} did not start", 1)
+
+  defp template(state, {:died, error}),
+    do: failed(%{state | template: :wanted}, error, "the template of #{inspect(state.pool.name)} died", @chances)
+
+  defp worker_failed(state, worker, error) do
+    chances = if worker.role == :plain, do: 1, else: @chances
+    failed(state, error, "a worker of #{inspect(state.pool.name)} did not start", chances)
+  end
+
   # No worker came to serve: the next try waits, longer each time.
-  defp failed(state, error) do
+  defp failed(state, error, what, chances) do
     {delay, roster} = Roster.failed(state.roster, error)
     state = %{state | roster: roster}
 
     if delay do
       Process.send_after(self(), :staff, delay)
-      Logger.error("a worker of #{inspect(state.pool.name)} did not start: #{Exception.message(error)}")
+      Logger.error("#{what}: #{Exception.message(error)}")
     end
 
-    if delay && Roster.serving(roster) == [], do: fail_queued(state, error), else: state
+    if delay != nil and roster.failures >= chances and Roster.serving(roster) == [], do: fail_queued(state, error), else: state
   end
 
   # Nobody is there to run them, and nobody may come for long.

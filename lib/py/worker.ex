@@ -7,9 +7,10 @@ defmodule Py.Worker do
   alias Py.Native.Base
   alias Py.Worker.{Frame, Output}
 
-  @enforce_keys [:number, :port, :token, :started]
+  @enforce_keys [:number, :role, :port, :token, :started]
   defstruct [
     :number,
+    :role,
     :port,
     :token,
     :started,
@@ -51,25 +52,35 @@ defmodule Py.Worker do
   @ahead 128
 
   # The worker's own limits of the C stack are those of a thread in the node.
-  @python_code "import sys; sys.path.append(sys.argv[1]); from _py_worker import main; main(sys.argv[2])"
+  @python_code "import sys; sys.path.append(sys.argv[1]); import _py_worker; " <>
+                 "getattr(_py_worker, sys.argv[2])(*sys.argv[3:])"
+
+  @typedoc "A process that runs `init`; one that is forked by a template; a template. Both with the name of its socket."
+  @type role :: :plain | {:forked, String.t()} | {:template, String.t()}
 
   @doc "Starts the process; the calling process owns it, and gets its messages."
-  @spec start(pos_integer, Py.Python.t(), map, tuple) :: {:ok, t} | {:error, String.t()}
-  def start(number, python, options, facts) do
+  @spec start(non_neg_integer, Py.Python.t(), map, tuple, role) :: {:ok, t} | {:error, String.t()}
+  def start(number, python, options, facts, role) do
     {token, socket} = Reception.expect()
-
-    arguments =
-      ["worker", "--socket", socket] ++
-        limit(options.memory_limit) ++
-        ["--", python.executable, "-P", "-c", @python_code, python_path(), Build.worker_file()]
-
+    arguments = arguments(role, socket, python, options)
     port = Port.open({:spawn_executable, Build.launcher_file()}, settings(arguments, token, options))
     Port.command(port, Frame.configure(facts))
-    {:ok, %__MODULE__{number: number, port: port, token: token, started: now(), output: Output.new()}}
+    {:ok, %__MODULE__{number: number, role: role, port: port, token: token, started: now(), output: Output.new()}}
   rescue
     # There are no more processes or descriptors to be had.
     error in ErlangError -> {:error, "no worker process could be started: #{inspect(error.original)}"}
   end
+
+  defp arguments({:forked, template}, socket, _python, _options), do: ["fork", "--socket", socket, "--", template]
+
+  defp arguments(role, socket, python, options) do
+    ["worker", "--socket", socket] ++
+      limit(options.memory_limit) ++
+      ["--", python.executable, "-P", "-c", @python_code, python_path() | what_runs(role)]
+  end
+
+  defp what_runs(:plain), do: ["main", Build.worker_file()]
+  defp what_runs({:template, socket}), do: ["template", Build.worker_file(), socket]
 
   defp settings(arguments, token, options) do
     env = for {name, value} <- options.env, do: {to_charlist(name), to_charlist(value)}
@@ -82,6 +93,30 @@ defmodule Py.Worker do
   defp limit(bytes), do: ["--memory-limit", Integer.to_string(bytes)]
 
   defp python_path, do: Application.app_dir(:py, "priv/python")
+
+  @doc "What a process that starts has to do before it serves; a forked one has done it."
+  @spec start_frame(t, Frame.id(), map, pid) :: iodata
+  def start_frame(worker, id, options, leader) do
+    %{source: init, file: file, line: line} = init(worker.role, options.init)
+    paths = if match?({:forked, _template}, worker.role), do: [], else: Enum.map(options.paths, &Path.expand/1)
+    Frame.start(id, Frame.deadline(options.start_timeout), {leader, init, file, line, paths})
+  end
+
+  defp init({:forked, _template}, _init), do: init(:plain, nil)
+  defp init(_role, %Py.Code{} = code), do: code
+  defp init(_role, source), do: %{source: source, file: nil, line: 1}
+
+  @doc "Delivers a message of Python code's. A name nobody has is nobody: the worker that sends cannot be told."
+  @spec deliver(tuple) :: :ok
+  def deliver({:send, kind, to, message}) do
+    send(addressee(kind, to), :erlang.binary_to_term(message, [:safe]))
+    :ok
+  rescue
+    ArgumentError -> :ok
+  end
+
+  defp addressee(:pid, etf), do: :erlang.binary_to_term(etf)
+  defp addressee(:name, name), do: String.to_existing_atom(name)
 
   @doc "May it be given a request of this size now?"
   @spec takes?(t, non_neg_integer) :: boolean
@@ -121,6 +156,17 @@ defmodule Py.Worker do
     # It is dead: its end is on the way, and with it what becomes of these.
     ArgumentError -> %{worker | outgoing: []}
   end
+
+  @doc "Takes a connection of its."
+  @spec connect(t, :control | :output, :gen_tcp.socket()) :: t
+  def connect(worker, :control, socket) do
+    :inet.setopts(socket, packet: 1)
+    # It may have said before that it serves.
+    stage = if worker.stage == :unconnected, do: :ready, else: worker.stage
+    %{worker | control: socket, stage: stage}
+  end
+
+  def connect(worker, :output, socket), do: %{worker | output: Output.connect(worker.output, socket)}
 
   @doc "Sends what the control thread of the worker listens to."
   @spec control(t, iodata) :: :ok

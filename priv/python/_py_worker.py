@@ -15,12 +15,21 @@ if TYPE_CHECKING:
 
 def main(library: str) -> None:
     """Load the native half from the file `library`, and serve. Does not return."""
+    native = _start(library)
+    os.register_at_fork(after_in_child=_restore_streams)
+    native.serve()
+
+
+def template(library: str, socket: str) -> None:
+    """Load, run `init`, and fork the workers that are asked for at `socket`. Does not return."""
+    _start(library).fork_workers(socket, _prepare, _become_worker)
+
+
+def _start(library: str) -> ModuleType:
     faulthandler.enable()
     sys.argv = [""]
     _load("_erlang", library)
-    native = _load("_erlang_worker", library)
-    os.register_at_fork(after_in_child=_restore_streams)
-    native.serve()
+    return _load("_erlang_worker", library)
 
 
 def _load(name: str, library: str) -> ModuleType:
@@ -34,3 +43,35 @@ def _load(name: str, library: str) -> ModuleType:
 def _restore_streams() -> None:
     # A child has no way to the BEAM; what it prints arrives as the output of a process does.
     sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
+
+
+def _prepare(tasks: list[tuple[int, str]]) -> str:
+    """Get ready to be forked; if there are threads beside this one, tell their names."""
+    import gc
+
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            stream.flush()  # what it holds would be written by each child
+    gc.collect()
+    gc.freeze()  # a collection writes to all it looks at, and what is written to is shared no more
+    return ", ".join(_names(tasks))
+
+
+def _names(tasks: list[tuple[int, str]]) -> list[str]:
+    """The names of threads as Python has them, else as the system does."""
+    import threading
+
+    known = {thread.native_id: thread.name for thread in threading.enumerate()}
+    return [known.get(number, name) for number, name in tasks]
+
+
+def _become_worker() -> None:
+    # `random` has itself seeded anew in each child.
+    _seed(sys.modules.get("numpy.random"))
+    os.register_at_fork(after_in_child=_restore_streams)
+
+
+def _seed(numpy_random: ModuleType | None) -> None:
+    if numpy_random is not None:
+        kind = type(numpy_random.get_bit_generator())
+        numpy_random.set_bit_generator(kind())

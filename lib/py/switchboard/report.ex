@@ -25,6 +25,7 @@ defmodule Py.Switchboard.Report do
       calls: roster.calls + Enum.sum(Enum.map(workers, & &1.calls)),
       restarts: roster.restarts,
       last_failure: roster.last_failure,
+      prefork: Py.Worker.Template.describe(state.template),
       workers: Enum.map(workers, &worker_info/1)
     }
   end

@@ -127,6 +127,7 @@ defmodule Py.Worker.Frame do
   defp parse(<<9, id::64, run::64, segment::32, len::64>>), do: {:shared, id, run, segment, len}
   defp parse(<<10, segment::32>>), do: {:returned, segment}
   defp parse(<<11, segment::32>>), do: {:dropped, segment}
+  defp parse(<<12, obstacle::binary>>), do: {:forks, obstacle}
 
   # What Python writes by itself: where this module is loaded, these atoms exist.
   @vocabulary [

@@ -66,14 +66,18 @@ defmodule Py.Worker.Output do
     %{output | budget: @lines_a_second, since: now, dropped: 0}
   end
 
+  @doc "There will be no more."
+  @spec closed(t) :: t
+  def closed(output), do: %{output | socket: nil}
+
   @doc "Reads what is left when the process is dead, and tells the last lines."
   @spec last_words(t, map) :: {t, String.t()}
-  def last_words(%{socket: nil} = output, _facts), do: {output, ""}
-
   def last_words(output, facts) do
     output = read_rest(output, facts, System.monotonic_time(:millisecond) + @last_words)
     {output, output.tail |> text() |> String.trim()}
   end
+
+  defp read_rest(%{socket: nil} = output, _facts, _deadline), do: output
 
   defp read_rest(%{socket: socket} = output, facts, deadline) do
     receive do

@@ -9,6 +9,7 @@ use pyo3::types::{PyBytes, PyDict};
 use crate::ffi;
 use crate::interpreter::Interpreter;
 use crate::scheduler::{MAIN, Scheduler};
+use crate::ticket::Ticket;
 use crate::wire::Host;
 use crate::{errand, runner, watch};
 
@@ -59,8 +60,14 @@ fn initialize(home: &Home, facts: &Facts, host: Box<dyn Host>) -> Result<&'stati
         let path = py.import("sys").and_then(|sys| sys.getattr("path"));
         path.and_then(|path| path.call_method1("append", (&home.python_path,)))
             .and_then(|_| settle(py, facts, host))
+            .and_then(|interpreter| staff(interpreter).map(|()| interpreter))
             .map_err(|error| explain(py, &error))
     })
+}
+
+/// Runs what a pool needs before it serves on the calling thread, which settled in and is the only one.
+pub fn rehearse(py: Python<'_>, interpreter: &'static Interpreter, start: &Arc<Ticket>) {
+    runner::run_alone(py, interpreter, start);
 }
 
 /// Serves requests on the calling thread, which settled in.
@@ -69,15 +76,20 @@ pub fn serve(interpreter: &'static Interpreter) {
 }
 
 /// Settles in the interpreter that the calling thread, its main one, is attached to. The `erlang`
-/// package can be imported.
+/// package can be imported. Starts no thread.
 pub fn settle(py: Python<'_>, facts: &Facts, host: Box<dyn Host>) -> PyResult<&'static Interpreter> {
     let scheduler = Scheduler::new();
     let interpreter = Interpreter::new(py, Arc::clone(&scheduler), host, facts)?;
     py.import("erlang._boot")?.call_method1("start", (config(py, facts)?,))?;
     scheduler.attach(interpreter);
+    Ok(interpreter)
+}
+
+/// Starts the threads that an interpreter needs beside its main one.
+pub fn staff(interpreter: &'static Interpreter) -> PyResult<()> {
     errand::spawn(interpreter)?;
     watch::spawn(interpreter)?;
-    Ok(interpreter)
+    Ok(())
 }
 
 fn config<'py>(py: Python<'py>, facts: &Facts) -> PyResult<Bound<'py, PyDict>> {

@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::Builder;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 
@@ -17,6 +18,8 @@ use crate::wire::{Fault, Kind, Leader, Outcome, Wire};
 /// Ordinary recursion in C (`repr` and `json` of nested lists, `compile` of long sources) is bounded
 /// by Python for stacks of several megabytes. Only the pages that are touched take memory.
 const STACK: usize = 64 * 1024 * 1024;
+
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 pub fn thread(name: &str) -> Builder {
     Builder::new().name(name.into()).stack_size(STACK)
@@ -98,6 +101,15 @@ pub fn serve(interpreter: &'static Interpreter, index: usize) {
             }
         }
     });
+}
+
+/// Runs one request where there are no other threads yet, and waits for its end.
+pub fn run_alone(py: Python<'_>, interpreter: &'static Interpreter, ticket: &Arc<Ticket>) {
+    Runner { interpreter, thread: ThreadId::current(py), leader: None }.run(py, ticket);
+    // A coroutine has a loop on a thread of its own.
+    while !ticket.is_settled() {
+        py.detach(|| std::thread::sleep(LOOK_AGAIN));
+    }
 }
 
 struct Runner {

@@ -2,11 +2,13 @@
 //! descriptors 3 and 4 and the node's own 0, 1 and 2:
 //!
 //!     py_launcher worker --socket NAME [--memory-limit BYTES] -- PROGRAM ARGUMENTS...
+//!     py_launcher fork --socket NAME -- TEMPLATE
 //!     py_launcher script [--stdin] [--cd DIR] [--memory-limit BYTES] [--max-output BYTES] -- PROGRAM ARGUMENTS...
 
 mod arguments;
 mod family;
 mod ffi;
+mod fork;
 mod limits;
 mod linux;
 mod port;
@@ -27,8 +29,9 @@ fn main() -> ExitCode {
     let mode = arguments.next().unwrap_or_default();
     let run = match mode.to_str() {
         Some("worker") => worker::run,
+        Some("fork") => fork::run,
         Some("script") => script::run,
-        _ => |_: &Arguments| Err("the first argument is worker or script".into()),
+        _ => |_: &Arguments| Err("the first argument is worker, fork or script".into()),
     };
     let result = Arguments::parse(arguments).and_then(|arguments| run(&arguments));
     result.unwrap_or_else(|reason| {

@@ -22,17 +22,28 @@ const CONTROL: RawFd = 5;
 const TOKEN: &str = "PY_TOKEN";
 const CANNOT_START: u8 = 127;
 
+/// Connections to the node.
+pub struct Sockets {
+    pub output: OwnedFd,
+    pub control: OwnedFd,
+}
+
 pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
-    let socket = arguments.option("--socket").ok_or("--socket is missing")?.as_bytes();
-    let token = env::var(TOKEN).map_err(|_| format!("{TOKEN} is not set"))?;
     let memory_limit = arguments.number("--memory-limit")?;
-    linux::close_from(CONTROL).map_err(|error| format!("cannot close what was inherited: {error}"))?;
-    let connect = |role| connect(socket, &token, role).map_err(|error| format!("cannot connect: {error}"));
-    let (output, control) = (connect("output")?, connect("control")?);
-    become_worker(output, control, memory_limit).map_err(|error| format!("cannot set up: {error}"))?;
+    let sockets = report(arguments)?;
+    become_worker(sockets, memory_limit).map_err(|error| format!("cannot set up: {error}"))?;
     let error = arguments.command().env_remove(TOKEN).exec();
     eprintln!("py_launcher: cannot start {}: {error}", arguments.program.display());
     Ok(ExitCode::from(CANNOT_START))
+}
+
+/// Tells the node that the worker of the token is there.
+pub fn report(arguments: &Arguments) -> Result<Sockets, String> {
+    let socket = arguments.option("--socket").ok_or("--socket is missing")?.as_bytes();
+    let token = env::var(TOKEN).map_err(|_| format!("{TOKEN} is not set"))?;
+    linux::close_from(CONTROL).map_err(|error| format!("cannot close what was inherited: {error}"))?;
+    let connect = |role| connect(socket, &token, role).map_err(|error| format!("cannot connect: {error}"));
+    Ok(Sockets { output: connect("output")?, control: connect("control")? })
 }
 
 /// The first line tells the listener whose connection it is, and of which kind.
@@ -42,10 +53,15 @@ fn connect(name: &[u8], token: &str, role: &str) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-fn become_worker(output: OwnedFd, control: OwnedFd, memory_limit: Option<u64>) -> io::Result<()> {
+/// Nothing to read, and what is printed goes to the node.
+pub fn redirect(output: &OwnedFd) -> io::Result<()> {
     dup2_stdin(File::open("/dev/null")?)?;
-    dup2_stdout(&output)?;
-    dup2_stderr(&output)?;
+    dup2_stdout(output)?;
+    Ok(dup2_stderr(output)?)
+}
+
+fn become_worker(Sockets { output, control }: Sockets, memory_limit: Option<u64>) -> io::Result<()> {
+    redirect(&output)?;
     // Either socket may have the number that the control socket is to have.
     let above = fcntl_dupfd_cloexec(&control, CONTROL + 1)?;
     drop((output, control));

@@ -52,6 +52,8 @@ pub mod outgoing {
     pub const RETURNED: u8 = 10;
     /// Number of a segment of ours that there is no more.
     pub const DROPPED: u8 = 11;
+    /// From a template: it forks workers from now on, or, where something is there, why it does not.
+    pub const FORKS: u8 = 12;
 
     // On the control socket:
 

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use py_core::Pool;
 use py_core::Wire;
 use py_core::wire::Inbox as CoreInbox;
-use rustix::event::{PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
 use crate::etf::Malformed;
+use crate::ffi;
 use crate::frames::{self, Fields, incoming, outgoing};
 use crate::outbox::{Frame, Outbox};
 use crate::request::{Body, Request, Start};
@@ -49,11 +50,10 @@ const CHUNK: usize = 64 * 1024;
 
 impl Inbox {
     pub fn new(pipe: OwnedFd, out: &'static Outbox, segments: Segments) -> std::io::Result<Self> {
-        fcntl_setfl(&pipe, fcntl_getfl(&pipe)? | OFlags::NONBLOCK)?;
-        let flags = rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
+        unblock(&pipe)?;
         Ok(Inbox {
             pipe,
-            bell: eventfd(0, flags)?,
+            bell: new_bell()?,
             sleeps: AtomicBool::new(false),
             stream: Mutex::default(),
             cancelled: Mutex::default(),
@@ -64,6 +64,13 @@ impl Inbox {
         })
     }
 
+    /// Goes on with another pipe, in a process that was forked when nothing was read and nobody slept.
+    pub fn reopen(&self, pipe: OwnedFd) -> std::io::Result<()> {
+        unblock(&pipe)?;
+        ffi::replace(&self.pipe, &pipe)?;
+        ffi::replace(&self.bell, &new_bell()?)
+    }
+
     /// Waits for the first frame.
     pub fn first(&self) -> Vec<u8> {
         let mut stream = lock(&self.stream);
@@ -71,7 +78,10 @@ impl Inbox {
             let (frames, used) = frames::split(&stream.bytes[..stream.end]);
             if let Some(first) = frames.first() {
                 let frame = first.to_vec();
-                assert!(used == frame.len() + 4, "the BEAM sends a second frame when we said hello");
+                assert!(
+                    used == frame.len() + 4,
+                    "the BEAM sends one frame, and the next when that was answered"
+                );
                 stream.end = 0;
                 return frame;
             }
@@ -83,9 +93,8 @@ impl Inbox {
     /// Cancels the request of this number, wherever it is: it may not have come here yet.
     pub fn cancel(&'static self, id: u64) {
         let Some(pool) = self.pool.get() else { return };
-        // Whatever came before the cancellation is read before it is looked for.
-        self.look();
-        // With the lock held: nothing is submitted between the search and the note that it is to come.
+        // The control thread reads no requests: one may name a segment that is on its way to this very
+        // thread. With the lock held: nothing is submitted between the search and the note that it is to come.
         let mut cancelled = lock(&self.cancelled);
         if pool.cancel_id(id) {
             return;
@@ -151,7 +160,7 @@ impl Inbox {
             }
             incoming::START => {
                 let (id, deadline) = (fields.u64()?, fields.u64()?);
-                let start = Start::new(self, Arc::clone(pool), id, Body::new(fields.0)?);
+                let start = Start::new(self, Some(Arc::clone(pool)), id, Body::new(fields.0)?);
                 pool.start(pool.ticket(start, crate::left(deadline))).map_err(|_| Malformed)
             }
             _ => Err(Malformed),
@@ -231,6 +240,14 @@ impl CoreInbox for &'static Inbox {
         self.out.flush();
         crate::leave();
     }
+}
+
+fn unblock(pipe: &OwnedFd) -> rustix::io::Result<()> {
+    fcntl_setfl(pipe, fcntl_getfl(pipe)? | OFlags::NONBLOCK)
+}
+
+fn new_bell() -> rustix::io::Result<OwnedFd> {
+    eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

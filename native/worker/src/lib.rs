@@ -1,7 +1,7 @@
 //! Wire 2: Python in a process of its own.
 //!
 //! The user's own interpreter imports this as `_erlang`, what every wire gives to Python, and as
-//! `_erlang_worker`, whose `serve` never returns.
+//! `_erlang_worker`, whose functions never return.
 
 mod control;
 mod etf;
@@ -13,13 +13,14 @@ mod outbox;
 mod page;
 mod request;
 mod segments;
+mod template;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use py_core::boot::{self, Facts};
 use py_core::convert::{Read, Token};
-use py_core::{Limits, Pool};
+use py_core::{Interpreter, Limits, Pool};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use rustix::process::{Signal, getpgrp, kill_process_group};
@@ -39,28 +40,65 @@ const NO_LIMIT: usize = usize::MAX / 2;
 #[pymodule]
 mod _erlang_worker {
     #[pymodule_export]
-    use super::serve;
+    use super::{fork_workers, serve};
 }
 
 /// Serves the pool that started this process, until that ends it.
 #[pyfunction]
 fn serve(py: Python<'_>) -> PyResult<()> {
-    let ways = Ways::take().ok_or_else(|| {
-        PyRuntimeError::new_err("this is what a pool of Py starts; it has no use on its own")
-    })?;
-    let out: &'static Outbox = Box::leak(Box::new(Outbox::new(ways.answers)));
-    let segments = Segments::new(ways.control);
-    segments.show_page(out);
-    let inbox: &'static Inbox = Box::leak(Box::new(Inbox::new(ways.requests, out, segments)?));
-    let config = py
-        .detach(|| Config::from_frame(&inbox.first()))
-        .map_err(|_| PyRuntimeError::new_err("the configuration is of another version of Py"))?;
-    let interpreter = boot::settle(py, &config.facts, Box::new(Worker(inbox)))?;
-    let _ = inbox.pool.set(Arc::new(Pool::open(interpreter, config.limits)));
-    control::spawn(inbox)?;
-    say_hello(py, out);
-    boot::serve(interpreter);
-    Ok(())
+    Process::settle(py)?.serve(py)
+}
+
+/// Runs `init` of the pool that started this process, and forks the workers that it asks for at the
+/// abstract socket `name`. In those `forked` is called before they serve. `prepare` is called before they
+/// are forked, with the numbers and native names of threads, for the names that Python has for them.
+#[pyfunction]
+fn fork_workers(
+    py: Python<'_>,
+    name: &str,
+    prepare: &Bound<'_, PyAny>,
+    forked: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let process = Process::settle(py)?;
+    template::run(py, &process, name, prepare)?;
+    forked.call0()?;
+    process.serve(py)
+}
+
+/// A process that settled in: its main thread is the only one of ours.
+struct Process {
+    interpreter: &'static Interpreter,
+    inbox: &'static Inbox,
+    pool: Arc<Pool>,
+}
+
+impl Process {
+    fn settle(py: Python<'_>) -> PyResult<Self> {
+        let ways = Ways::take().ok_or_else(|| {
+            PyRuntimeError::new_err("this is what a pool of Py starts; it has no use on its own")
+        })?;
+        let out: &'static Outbox = Box::leak(Box::new(Outbox::new(ways.answers)));
+        let segments = Segments::new(ways.control);
+        let inbox: &'static Inbox = Box::leak(Box::new(Inbox::new(ways.requests, out, segments)?));
+        let config = py
+            .detach(|| Config::from_frame(&inbox.first()))
+            .map_err(|_| PyRuntimeError::new_err("the configuration is of another version of Py"))?;
+        let interpreter = boot::settle(py, &config.facts, Box::new(Worker(inbox)))?;
+        let pool = Arc::new(Pool::open(interpreter, config.limits));
+        let _ = inbox.pool.set(Arc::clone(&pool));
+        Ok(Process { interpreter, inbox, pool })
+    }
+
+    fn serve(self, py: Python<'_>) -> PyResult<()> {
+        let Inbox { out, segments, .. } = self.inbox;
+        out.page.open();
+        segments.show_page(out);
+        boot::staff(self.interpreter)?;
+        control::spawn(self.inbox)?;
+        say_hello(py, out);
+        boot::serve(self.interpreter);
+        Ok(())
+    }
 }
 
 fn say_hello(py: Python<'_>, out: &Outbox) {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use crate::ffi;
 use crate::page::Page;
 
 /// More than this is not kept back.
@@ -39,7 +40,12 @@ impl Outbox {
     /// To be called on the main thread, which flushes whenever it waits.
     pub fn new(pipe: OwnedFd) -> Self {
         IS_MAIN.set(true);
-        Outbox { pipe, kept: Mutex::default(), page: Page::new() }
+        Outbox { pipe, kept: Mutex::default(), page: Page::default() }
+    }
+
+    /// Goes on with another pipe, in a process that was forked when nothing was in line.
+    pub fn reopen(&self, pipe: OwnedFd) -> std::io::Result<()> {
+        ffi::replace(&self.pipe, &pipe)
     }
 
     /// Puts a frame in line, to go out with the others.

@@ -5,6 +5,7 @@
 //! the length of what the outbox keeps, and what it keeps.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use py_shared::Segment;
@@ -16,7 +17,8 @@ const THREADS: usize = 127;
 const LEN: usize = THREADS;
 const KEPT: usize = 1024;
 
-pub struct Page(Option<Segment>);
+#[derive(Default)]
+pub struct Page(OnceLock<Segment>);
 
 thread_local! {
     static PLACE: Cell<Option<usize>> = const { Cell::new(None) };
@@ -26,12 +28,14 @@ static PLACES: AtomicUsize = AtomicUsize::new(0);
 
 impl Page {
     /// Where there is no memory for it, nothing is told.
-    pub fn new() -> Self {
-        Page(Segment::create(1).ok())
+    pub fn open(&self) {
+        if let Ok(segment) = Segment::create(1) {
+            let _ = self.0.set(segment);
+        }
     }
 
     pub fn segment(&self) -> Option<&Segment> {
-        self.0.as_ref()
+        self.0.get()
     }
 
     /// The calling thread begins a request.
@@ -50,7 +54,7 @@ impl Page {
 
     /// The outbox keeps `bytes` more behind those `len` that it keeps.
     pub fn keep(&self, len: usize, bytes: &[u8]) {
-        let Some(segment) = &self.0 else { return };
+        let Some(segment) = self.0.get() else { return };
         if segment.write_at(KEPT + len, bytes).is_ok()
             && let Some(word) = self.word(LEN)
         {
@@ -66,6 +70,6 @@ impl Page {
     }
 
     fn word(&self, index: usize) -> Option<&std::sync::atomic::AtomicU64> {
-        self.0.as_ref()?.word(index)
+        self.0.get()?.word(index)
     }
 }

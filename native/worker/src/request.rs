@@ -233,12 +233,13 @@ fn leader_etf(body: &Body) -> Vec<u8> {
 /// paths.
 pub struct Start {
     answer: Answer,
-    pool: Arc<Pool>,
+    /// None in a template, which opens none.
+    pool: Option<Arc<Pool>>,
     body: Body,
 }
 
 impl Start {
-    pub fn new(inbox: &'static Inbox, pool: Arc<Pool>, id: u64, body: Body) -> Self {
+    pub fn new(inbox: &'static Inbox, pool: Option<Arc<Pool>>, id: u64, body: Body) -> Self {
         Start { answer: Answer::new(inbox, id), pool, body }
     }
 }
@@ -284,8 +285,8 @@ impl Wire for Start {
 
     /// The pool is open before the BEAM hears of it.
     fn send(&self, outcome: Outcome<'_, '_>) {
-        if let Outcome::Done = outcome {
-            self.pool.opened();
+        if let (Outcome::Done, Some(pool)) = (&outcome, &self.pool) {
+            pool.opened();
         }
         self.answer.send(outcome);
     }
