@@ -90,6 +90,8 @@ defmodule AudioAnalyser.Example do
   ]
 
   def run do
+    # The last words of the process that crashes; its error has them too.
+    Logger.configure(level: :warning)
     {:ok, supervisor} = Supervisor.start_link([AudioAnalyser], strategy: :one_for_one)
     folder = Path.expand("_build/audio")
     File.mkdir_p!(folder)
