@@ -139,9 +139,15 @@ parallel(Calls) ->
     async_gather(Calls).
 
 %% @doc Where Python runs: on threads of this node that share one interpreter and its lock.
--spec execution_mode() -> thread.
+-spec execution_mode() -> thread | process.
 execution_mode() ->
-    thread.
+    case 'Elixir.Py.Pool':lookup('Elixir.Py') of
+        #{in := Kind} -> Kind;
+        _NotStarted -> configured(application:get_env(py, default, []))
+    end.
+
+configured(false) -> thread;
+configured(Options) -> proplists:get_value(in, Options, thread).
 
 future({Module, Function, Arguments}) ->
     future(Module, Function, Arguments, []);

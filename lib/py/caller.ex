@@ -71,6 +71,11 @@ defmodule Py.Caller do
     end
   end
 
+  @doc "Ends a request: nothing will come, or its reply is there."
+  @spec cancel(reference | Workers.ticket()) :: :cancelled | :replied
+  def cancel(ticket) when is_reference(ticket), do: Native.cancel(ticket)
+  def cancel(ticket), do: Workers.cancel(ticket)
+
   @spec no_objects() :: Error.t()
   def no_objects do
     Error.new(:not_available, "return: :object comes with Py.Object in a later version of Py")

@@ -12,7 +12,7 @@ defmodule Py.Future do
       {:ok, 4.0}
   """
 
-  alias Py.{Caller, Error, Native, Remote, Telemetry, Workers}
+  alias Py.{Caller, Error, Remote, Telemetry}
 
   @enforce_keys [:ref, :owner, :pool]
   defstruct [:ref, :owner, :pool, :ticket, :span, :taken]
@@ -127,9 +127,6 @@ defmodule Py.Future do
   end
 
   defp halt(%{ticket: nil}), do: :replied
-  defp halt(%{ticket: ticket}) when is_reference(ticket), do: Native.cancel(ticket)
-  defp halt(%{ticket: {:py_worker, _, _, _} = ticket}), do: Workers.cancel(ticket)
-
   # Signals of one process arrive in order: when its end is known, so is its reply.
   defp halt(%{ticket: proxy, ref: ref}) when is_pid(proxy) do
     monitor = Process.monitor(proxy)
@@ -142,6 +139,8 @@ defmodule Py.Future do
     {:messages, messages} = Process.info(self(), :messages)
     if Enum.any?(messages, &match?({:py_result, ^ref, _}, &1)), do: :replied, else: :cancelled
   end
+
+  defp halt(%{ticket: ticket}), do: Caller.cancel(ticket)
 
   defp take(future, result) do
     :atomics.put(future.taken, 1, 1)

@@ -156,7 +156,7 @@ defmodule Py.Pool do
     case fetch(name) do
       {:ok, %{in: :process} = pool} ->
         pool.pid
-        |> GenServer.call(:info)
+        |> GenServer.call(:info, :infinity)
         |> Map.merge(%{name: name, in: :process, python: pool.python.executable})
 
       {:ok, pool} ->

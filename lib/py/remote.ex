@@ -4,7 +4,7 @@ defmodule Py.Remote do
   # `on: {pool, node}`: a process over there makes the request, and watches who asked. So the death of the caller and the
   # loss of the connection end the request there, which an :erpc call would let run on.
 
-  alias Py.{Caller, Error, Native, Output, Telemetry}
+  alias Py.{Caller, Error, Output, Telemetry}
 
   # The deadline is kept over there; the caller waits this much longer before it stops believing in the connection.
   @slack 1_000
@@ -64,8 +64,15 @@ defmodule Py.Remote do
     span = Telemetry.start(pool, request)
     tag = make_ref()
     ticket = Caller.submit(pool, tag, Process.group_leader(), request, timeout)
-    result = if is_reference(ticket), do: receive_result(ticket, tag, monitor), else: ticket
-    Telemetry.stop(span, is_reference(ticket) && ticket, result)
+
+    case ticket do
+      {:error, _error} = refused -> stop(span, nil, refused)
+      ticket -> stop(span, ticket, receive_result(ticket, tag, monitor))
+    end
+  end
+
+  defp stop(span, ticket, result) do
+    Telemetry.stop(span, ticket, result)
     result
   end
 
@@ -75,7 +82,7 @@ defmodule Py.Remote do
         result
 
       {:DOWN, ^monitor, :process, _caller, _reason} ->
-        Native.cancel(ticket)
+        Caller.cancel(ticket)
         {:error, Error.new(:cancelled, "its caller died")}
     end
   end

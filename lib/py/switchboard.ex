@@ -129,6 +129,7 @@ defmodule Py.Switchboard do
     else
       receive do
         {port, _what} = message when is_port(port) -> message
+        {:EXIT, port, _reason} = message when is_port(port) -> message
         {:py_socket, _token, _role, _socket} = message -> message
         {:tcp, _socket, _bytes} = message -> message
         {:tcp_closed, _socket} = message -> message
@@ -210,6 +211,18 @@ defmodule Py.Switchboard do
     case Roster.fetch(state.roster, port) do
       {:ok, worker} -> {:noreply, worker |> ended(Worker.exit(status), state) |> staff() |> dispatch()}
       :error -> {:noreply, state}
+    end
+  end
+
+  # It cannot be asked any more. What failed to be written ends the port, and with it what would tell the exit status.
+  def handle_info({:EXIT, port, _reason}, state) when is_port(port) do
+    case Roster.fetch(state.roster, port) do
+      {:ok, worker} ->
+        Worker.kill(worker)
+        {:noreply, worker |> ended(nil, state) |> staff() |> dispatch()}
+
+      :error ->
+        {:noreply, state}
     end
   end
 

@@ -284,8 +284,9 @@ defmodule Py.Worker do
   def exit(status) when status > 128 and status <= 128 + 64, do: {:signal, status - 128}
   def exit(status), do: {:code, status}
 
-  @doc "The same in words."
-  @spec cause({:code | :signal, non_neg_integer}) :: String.t()
+  @doc "The same in words; nil where the process closed what connects it."
+  @spec cause({:code | :signal, non_neg_integer} | nil) :: String.t()
+  def cause(nil), do: "closed the files that connect it to its pool"
   def cause({:code, code}), do: "exited with status #{code}"
   def cause({:signal, signal}), do: "was killed by signal #{signal}#{signal_name(signal)}"
 

@@ -18,7 +18,12 @@ defmodule Py.Workers do
 
   @doc "Runs a request and waits for its result."
   @spec run(Pool.t(), tuple, timeout) :: Py.Caller.result()
-  def run(pool, {:reload, _module} = request, timeout), do: run_everywhere(pool, request, timeout)
+  def run(pool, {:reload, _module} = request, timeout) do
+    span = Telemetry.start(pool, request)
+    result = run_everywhere(pool, request, timeout)
+    Telemetry.stop(span, nil, result)
+    result
+  end
 
   def run(pool, request, timeout) do
     span = Telemetry.start(pool, request)

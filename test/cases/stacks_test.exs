@@ -34,10 +34,11 @@ defmodule Py.Cases.StacksTest do
     assert [%{function: "builtins.exec", age_ms: age, awaiting: false}] =
              Py.Pool.info(pool).running_calls
 
-    assert age >= call.age_ms
+    # A pool of processes knows it to about a tick.
+    assert age > call.age_ms - 30
     assert Py.cancel(future) == :ok
     eventually(fn -> Py.Pool.info(pool).running_calls == [] end)
-    assert Py.Pool.stacktrace(pool) == {:ok, []}
+    eventually(fn -> Py.Pool.stacktrace(pool) == {:ok, []} end)
   end
 
   test "coroutines, the oldest first", %{pool: pool} do
@@ -108,10 +109,10 @@ defmodule Py.Cases.StacksTest do
   test "while C code keeps Python's lock, it says so", %{pool: pool} do
     # About half a second in one opcode.
     future = Py.async_call(:builtins, :eval, ["sum(range(20_000_000))", %{}], on: pool)
-    eventually(fn -> Py.Pool.info(pool).running == 1 end)
+    eventually(fn -> match?([%{age_ms: age}] when age > 0, Py.Pool.info(pool).running_calls) end)
     assert %{kind: :timeout} = error(Py.Pool.stacktrace(pool, 50))
     assert {:ok, _sum} = Py.await(future)
-    assert Py.Pool.stacktrace(pool) == {:ok, []}
+    eventually(fn -> Py.Pool.stacktrace(pool) == {:ok, []} end)
   end
 
   test "a pool that is not there" do

@@ -1,13 +1,12 @@
 defmodule Py.CastTest do
-  use ExUnit.Case, async: false
+  use Py.Case, on: [:thread, :process], pool: false
 
   import ExUnit.{CaptureIO, CaptureLog}
-  import Py.Case, only: [eventually: 1, assert_no_messages: 0]
 
   @pool :py_cast
 
   setup context do
-    start_supervised!({Py.Pool, [name: @pool] ++ Map.get(context, :pool, [])})
+    start_supervised!({Py.Pool, [name: @pool] ++ Py.Case.options(context)})
     :ok
   end
 
@@ -25,16 +24,13 @@ defmodule Py.CastTest do
     assert_no_messages()
   end
 
+  @tag pool: [size: 1]
   test "casts of one process run in their order" do
     Py.exec!("import builtins; builtins.py_casts = []", %{}, on: @pool)
-    start_supervised!({Py.Pool, name: :py_cast_one, size: 1}, id: :one)
-    for n <- 1..100, do: Py.cast(:builtins, "py_casts.append", [n], on: :py_cast_one)
-
-    eventually(fn ->
-      Py.call(:builtins, :len, [Py.getattr!(:builtins, :py_casts)]) == {:ok, 100}
-    end)
-
-    assert Py.getattr!(:builtins, :py_casts) == Enum.to_list(1..100)
+    for n <- 1..100, do: Py.cast(:builtins, "py_casts.append", [n], on: @pool)
+    casts = fn -> Py.getattr!(:builtins, :py_casts, on: @pool) end
+    eventually(fn -> length(casts.()) == 100 end)
+    assert casts.() == Enum.to_list(1..100)
   end
 
   test "a failure is logged" do

@@ -1,7 +1,18 @@
+# README.md is the moduledoc of Py, so its examples run here too.
 defmodule Py.DoctestTest do
-  # README.md is the moduledoc of Py, so its examples run here too.
   use ExUnit.Case, async: false
 
   doctest Py
   doctest Py.Code
+  doctest Py.Future
+end
+
+defmodule Py.DoctestOnProcessesTest do
+  use ExUnit.Case, async: false
+
+  setup_all do: Py.Case.default_pool(:process)
+
+  doctest Py
+  doctest Py.Code
+  doctest Py.Future
 end

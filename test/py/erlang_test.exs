@@ -1,6 +1,6 @@
 defmodule Py.ErlangTest do
   # The Erlang module `py`.
-  use ExUnit.Case, async: false
+  use Py.Case, on: [:thread, :process], pool: :default
 
   test "4. names as atoms, binaries and charlists" do
     assert :py.call(:math, :sqrt, [16]) == {:ok, 4.0}
@@ -55,9 +55,8 @@ defmodule Py.ErlangTest do
     assert {:error, %{kind: :timeout}} = :py.await(ref, 10)
   end
 
-  test "a process that receives its results itself keeps few of its futures" do
-    restart_default(timeout: 1)
-    on_exit(fn -> restart_default([]) end)
+  test "a process that receives its results itself keeps few of its futures", %{in: kind} do
+    Py.Case.default_pool(kind, timeout: 1)
 
     for _ <- 1..2_500 do
       {:ok, ref} = :py.async_call(:builtins, :abs, [1])
@@ -66,12 +65,6 @@ defmodule Py.ErlangTest do
 
     {_limit, futures} = Process.get(:"$py_futures")
     assert map_size(futures) <= 1_000
-  end
-
-  defp restart_default(options) do
-    Application.put_env(:py, :default, options)
-    if pid = Process.whereis(Py), do: DynamicSupervisor.terminate_child(Py.DefaultPool, pid)
-    Py.eval("1", %{}, timeout: 5_000)
   end
 
   test "async_gather and parallel" do
@@ -87,9 +80,9 @@ defmodule Py.ErlangTest do
     refute_received {:py_result, _ref, _result}
   end
 
-  test "cast and execution_mode" do
+  test "cast and execution_mode", %{in: kind} do
     assert :py.cast(:math, :sqrt, [16]) == :ok
     assert :py.cast(:builtins, :int, ["ff"], %{base: 16}) == :ok
-    assert :py.execution_mode() == :thread
+    assert :py.execution_mode() == kind
   end
 end

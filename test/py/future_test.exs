@@ -1,9 +1,5 @@
 defmodule Py.FutureTest do
-  use ExUnit.Case, async: false
-
-  import Py.Case, only: [error: 1, eventually: 1, assert_no_messages: 0]
-
-  doctest Py.Future
+  use Py.Case, on: [:thread, :process], pool: :default
 
   test "the message is {:py_result, ref, result}" do
     %Py.Future{ref: ref, owner: owner, pool: Py} = Py.async_call(:math, :sqrt, [16])
@@ -94,9 +90,9 @@ defmodule Py.FutureTest do
     assert_no_messages()
   end
 
-  test "when the owner dies its call ends" do
+  test "when the owner dies its call ends", %{in: kind} do
     pool = :py_future_owner
-    start_supervised!({Py.Pool, name: pool})
+    start_supervised!({Py.Pool, name: pool, in: kind})
 
     owner =
       spawn(fn ->

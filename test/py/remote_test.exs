@@ -1,8 +1,6 @@
 defmodule Py.RemoteTest do
   # on: {pool, node}
-  use ExUnit.Case, async: false
-
-  import Py.Case, only: [error: 1, eventually: 1, assert_no_messages: 0]
+  use Py.Case, on: [:thread, :process], pool: false
 
   @pool :py_remote
 
@@ -12,7 +10,7 @@ defmodule Py.RemoteTest do
     on_exit(fn -> :net_kernel.stop() end)
   end
 
-  setup do
+  setup context do
     name = :"py_peer_#{System.unique_integer([:positive])}"
     arguments = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
 
@@ -21,7 +19,7 @@ defmodule Py.RemoteTest do
 
     {:ok, _started} = :erpc.call(node, :application, :ensure_all_started, [:py])
     # A process of :erpc does not outlive its call: the pool belongs to a supervisor over there.
-    child = {Py.Pool, name: @pool}
+    child = {Py.Pool, [name: @pool] ++ Py.Case.options(context)}
     {:ok, _pid} = :erpc.call(node, Supervisor, :start_child, [Py.Supervisor, child])
     on_exit(fn -> if Process.alive?(peer), do: :peer.stop(peer) end)
     %{node: node, peer: peer}
@@ -29,12 +27,13 @@ defmodule Py.RemoteTest do
 
   defp info(node), do: :erpc.call(node, Py.Pool, :info, [@pool])
 
-  test "103. calls run over there, and print here", %{node: node} do
+  test "103. calls run over there, and print here", %{node: node, in: kind} do
     on = {@pool, node}
     assert Py.call(:math, :sqrt, [16], on: on) == {:ok, 4.0}
     assert Py.eval("x + 1", %{x: 1}, on: on) == {:ok, 2}
     assert Py.exec("1", %{}, on: on) == :ok
     pid = :erpc.call(node, :os, :getpid, []) |> List.to_integer()
+    pid = if kind == :thread, do: pid, else: hd(info(node).workers).os_pid
     assert Py.call(:os, :getpid, [], on: on) == {:ok, pid}
 
     assert ExUnit.CaptureIO.capture_io(fn -> Py.exec("print('there')", %{}, on: on) end) ==

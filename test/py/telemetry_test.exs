@@ -1,12 +1,10 @@
 defmodule Py.TelemetryTest do
-  use ExUnit.Case, async: false
-
-  import Py.Case, only: [error: 1, eventually: 1]
+  use Py.Case, on: [:thread, :process], pool: false
 
   @pool :py_telemetry
 
   setup context do
-    start_supervised!({Py.Pool, [name: @pool] ++ Map.get(context, :pool, [])})
+    start_supervised!({Py.Pool, [name: @pool] ++ Py.Case.options(context)})
     :telemetry.listen(self())
     on_exit(fn -> :telemetry.listen(nil) end)
   end
@@ -131,7 +129,7 @@ defmodule Py.TelemetryTest do
     Enum.each([running, queued], &Py.cancel/1)
   end
 
-  @tag :own_vm
+  @tag own_vm: true, on: [:thread]
   test "an inline call that takes too long, and one that does not" do
     options = [on: @pool, inline: true]
     Py.call(:math, :sqrt, [16], on: @pool)

@@ -8,7 +8,8 @@ defmodule Py.Case do
       test "25. two calls that sleep", %{pool: pool} do
 
   Each test has a pool of its own, named by the test, in `pool`. A test that leaves a message of Py in its mailbox fails.
-  Tags of a test:
+  With `pool: :default` it is the pool `Py` that is of the kind; with `pool: false` the file starts what it needs, with
+  the options of `options/1`. Tags of a test:
 
     * `pool:` options of its pool, on every kind. A `size:` of processes is that many interpreters
     * `parallel: n` it needs that many calls in progress at once in one interpreter: `n` threads of the node, or one
@@ -27,7 +28,7 @@ defmodule Py.Case do
       import Py.Case
       import Py, only: [sigil_P: 2]
 
-      setup context, do: Py.Case.start_pool(context)
+      setup context, do: Py.Case.start(unquote(options[:pool]), context)
     end
   end
 
@@ -67,11 +68,32 @@ defmodule Py.Case do
     wanted?
   end
 
-  def start_pool(context) do
-    options = [name: context.test, in: context.in] ++ size(context) ++ Map.get(context, :pool, [])
-    pid = ExUnit.Callbacks.start_supervised!({Py.Pool, options})
+  @doc false
+  def start(false, _context), do: :ok
+  def start(:default, context), do: default_pool(context.in)
+  def start(nil, context), do: start_pool(context)
+
+  defp start_pool(context) do
+    pid = ExUnit.Callbacks.start_supervised!({Py.Pool, [name: context.test] ++ options(context)})
     %{pool: context.test, pool_pid: pid}
   end
+
+  @doc "Lets the default pool be of a kind until the test or module ends."
+  def default_pool(kind, options \\ []) do
+    size = if kind == :process, do: [size: 1, concurrency: 16], else: []
+    restart_default([in: kind] ++ size ++ options)
+    ExUnit.Callbacks.on_exit(fn -> restart_default([]) end)
+  end
+
+  defp restart_default(options) do
+    Application.put_env(:py, :default, options)
+    if pid = Process.whereis(Py), do: DynamicSupervisor.terminate_child(Py.DefaultPool, pid)
+    {:ok, nil} = Py.eval("None")
+  end
+
+  @doc "The options of a pool of a test: its kind, its size, and what its tags say."
+  def options(context),
+    do: [in: Map.get(context, :in, :thread)] ++ size(context) ++ Map.get(context, :pool, [])
 
   defp size(%{in: :thread, parallel: count}), do: [size: count]
   defp size(%{in: :process, parallel: count}), do: [size: 1, concurrency: count]

@@ -9,16 +9,15 @@ defmodule Py.Switchboard.Report do
 
   @spec info(map) :: map
   def info(%{options: options, roster: roster} = state) do
-    requests = for {id, %{question?: false} = request} <- state.requests, do: {id, request}
-    {awaiting, others} = Enum.split_with(requests, fn {_id, request} -> request.awaiting? end)
-    running = running(others, options.concurrency)
+    {queued, awaiting, handed} = :maps.fold(&sort/3, {0, [], []}, state.requests)
+    running = running(handed, options.concurrency)
     workers = Enum.sort_by(Roster.workers(roster), & &1.number)
 
     %{
       size: options.size,
       concurrency: options.concurrency,
       max_queue: options.max_queue,
-      queued: length(others) - length(running),
+      queued: queued + length(handed) - length(running),
       running: length(running),
       awaiting: length(awaiting),
       running_calls: running_calls(awaiting ++ running),
@@ -30,11 +29,19 @@ defmodule Py.Switchboard.Report do
     }
   end
 
+  # There may be many thousands.
+  defp sort(_id, %{question?: true}, sorted), do: sorted
+  defp sort(_id, %{port: nil}, {queued, awaiting, handed}), do: {queued + 1, awaiting, handed}
+
+  defp sort(id, %{awaiting?: true} = request, {queued, awaiting, handed}),
+    do: {queued, [{id, request} | awaiting], handed}
+
+  defp sort(id, request, {queued, awaiting, handed}), do: {queued, awaiting, [{id, request} | handed]}
+
   # A worker has requests in advance; those wait as well, but there.
-  defp running(requests, concurrency) do
-    requests
-    |> Enum.filter(fn {_id, request} -> request.port != nil end)
-    |> Enum.sort()
+  defp running(handed, concurrency) do
+    handed
+    |> Enum.sort_by(fn {id, _request} -> id end)
     |> Enum.group_by(fn {_id, request} -> request.port end)
     |> Enum.flat_map(fn {_port, had} -> Enum.take(had, concurrency) end)
   end

@@ -65,11 +65,25 @@ pub fn bear_no_workers() {
     BEARS_WORKERS.store(false, Ordering::SeqCst);
 }
 
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process is a child that Python code forked.
+pub fn is_child() -> bool {
+    IS_CHILD.load(Ordering::Relaxed)
+}
+
+/// Ends this process alone, without what Python does in the end.
+pub fn end_child(status: i32) -> ! {
+    // SAFETY: does not return.
+    unsafe { libc::_exit(status) }
+}
+
 /// A child of `fork` is no worker. While it held these, nobody would see that the worker is dead.
 extern "C" fn forked() {
     if BEARS_WORKERS.load(Ordering::SeqCst) {
         return;
     }
+    IS_CHILD.store(true, Ordering::SeqCst);
     for fd in [REQUESTS, ANSWERS, CONTROL] {
         // SAFETY: close is async-signal-safe. The child has copies of values that name them, in threads
         // that it does not have.

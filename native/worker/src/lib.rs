@@ -166,6 +166,9 @@ fn left(deadline: u64) -> Option<Duration> {
 
 /// Ends this process, and those that it started.
 fn leave() -> ! {
+    if ffi::is_child() {
+        ffi::end_child(1);
+    }
     let _ = kill_process_group(getpgrp(), Signal::KILL);
     std::process::abort()
 }

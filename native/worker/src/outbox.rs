@@ -54,6 +54,10 @@ impl Outbox {
     }
 
     fn add(&self, kept: &mut Kept, frame: &Frame) {
+        // The page is its parent's too.
+        if ffi::is_child() {
+            return;
+        }
         let len = u32::try_from(frame.0.len() - HEAD).expect("frames are shorter than 4 GB");
         let before = kept.bytes.len();
         kept.bytes.extend_from_slice(&len.to_be_bytes());
@@ -79,7 +83,7 @@ impl Outbox {
     }
 
     fn write(&self, kept: &mut Kept) {
-        let mut rest = &kept.bytes[..];
+        let mut rest = if ffi::is_child() { &[] } else { &kept.bytes[..] };
         while !rest.is_empty() {
             match rustix::io::write(&self.pipe, rest) {
                 Ok(written) => rest = &rest[written..],
@@ -95,7 +99,9 @@ impl Outbox {
         }
         kept.bytes.clear();
         kept.since = None;
-        self.page.clear();
+        if !ffi::is_child() {
+            self.page.clear();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {

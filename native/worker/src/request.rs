@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::etf::{Atoms, Document, Malformed, Mark, Reader, VERSION, Writer};
+use crate::ffi;
 use crate::frames::outgoing;
 use crate::inbox::Inbox;
 use crate::outbox::{Frame, Outbox};
@@ -143,13 +144,29 @@ impl Answer {
     }
 
     fn send(&self, outcome: Outcome<'_, '_>) {
+        end_child(&outcome);
         self.out().put(&self.frame(outcome, &|| true));
     }
 
     fn prepare<'a>(&'a self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Box<dyn FnOnce() + 'a> {
+        end_child(&outcome);
         let frame = self.frame(outcome, goes_on);
         Box::new(move || self.out().put(&frame))
     }
+}
+
+/// Where this is a child that Python code forked, it is done: the request is its parent's.
+fn end_child(outcome: &Outcome<'_, '_>) {
+    if !ffi::is_child() {
+        return;
+    }
+    let failed = matches!(outcome, Outcome::Failed(_) | Outcome::Raised(..));
+    if failed {
+        eprintln!("py: a child of os.fork() raised an exception; its parent goes on");
+    }
+    let flush = |py: Python<'_>| py.run(c"import sys; sys.stdout.flush()", None, None);
+    let _unwritable = Python::attach(flush);
+    ffi::end_child(i32::from(failed));
 }
 
 /// Bytes of a frame before its term: length, kind, id, time.
