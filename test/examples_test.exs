@@ -5,8 +5,8 @@ defmodule Py.ExamplesTest do
   @start "{:ok, _} = Application.ensure_all_started(:py)"
 
   for file <- Path.wildcard("examples/*.exs") do
-    @tag file: file, timeout: 120_000
-    test file, %{file: file} do
+    @tag example: file, timeout: 120_000
+    test file, %{example: file} do
       {output, status} = run(["-e", @start, "-r", file])
       assert status == 0, output
       assert output =~ last_words(file), output
