@@ -11,10 +11,6 @@ use std::ptr::null_mut;
 
 const SIGNALS: libc::c_int = 64;
 
-/// The port's pipes.
-const REQUESTS: RawFd = 3;
-const ANSWERS: RawFd = 4;
-
 /// Signals as a program expects them: none blocked, none ignored. The node ignores some, and so do the programs
 /// between it and us. SIGPIPE is left to the standard library, which ignores it here and not in what it starts.
 pub fn default_signals() {
@@ -66,16 +62,6 @@ pub fn prepare(command: &mut Command, memory_limit: Option<u64>) {
 pub fn close(fd: RawFd) {
     // SAFETY: takes a number, which it checks.
     unsafe { libc::close(fd) };
-}
-
-/// The port's pipes, which nothing here owns until now.
-pub fn take_pipes() -> io::Result<(OwnedFd, OwnedFd)> {
-    // SAFETY: asks for flags, which no descriptor minds.
-    if [REQUESTS, ANSWERS].iter().any(|fd| unsafe { libc::fcntl(*fd, libc::F_GETFD) } == -1) {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: they are open, the port left them to us, and this is called once.
-    unsafe { Ok((OwnedFd::from_raw_fd(REQUESTS), OwnedFd::from_raw_fd(ANSWERS))) }
 }
 
 /// Ends this process by a signal, and without another core file: who died of it first has left one.

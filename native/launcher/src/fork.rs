@@ -44,7 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
 /// All that makes a worker; nothing of it is kept.
 fn hand_over(name: &[u8], output: &OwnedFd, control: &OwnedFd) -> io::Result<OwnedFd> {
     let template = linux::connect_abstract(name)?;
-    let (requests, answers) = ffi::take_pipes()?;
+    let (requests, answers) = ffi::inherited_pipes()?;
     let files = [("requests", &requests), ("answers", &answers), ("output", output), ("control", control)];
     for (role, file) in files {
         send_fd(&template, role.as_bytes(), file.as_fd())?;
