@@ -5,13 +5,13 @@ defmodule Py.PreforkTest do
   import ExUnit.CaptureLog
   import Py.Case, only: [eventually: 1]
 
-  alias Py.{Child, Error, Pool}
+  alias Py.{Build, Child, Error, Pool}
 
   setup context do
     %{pool: context.test}
   end
 
-  defp start(pool, options \\ []) do
+  defp start(pool, options) do
     start_supervised!({Pool, [name: pool, in: :process, size: 2, prefork: true] ++ options})
   end
 
@@ -54,7 +54,7 @@ defmodule Py.PreforkTest do
 
   defp launcher?(file) do
     case File.read(file) do
-      {:ok, line} -> line =~ "py_launcher\0fork"
+      {:ok, line} -> line =~ Build.launcher_file() <> "\0fork"
       _gone -> false
     end
   end
