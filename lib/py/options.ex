@@ -5,6 +5,8 @@ defmodule Py.Options do
 
   @longest_timeout 4_294_967_295
   @most_bytes 9_223_372_036_854_775_807
+  # As many calls as a worker is handed, and as it can tell of when it dies.
+  @most_threads 120
 
   @call [
     kwargs: [
@@ -54,10 +56,10 @@ defmodule Py.Options do
         "in `:thread`, how many calls are in progress at once, blocked ones included; in `:process`, how many worker processes there are. Default: `16` threads, or as many processes as there are schedulers"
     ],
     concurrency: [
-      type: :positive,
+      type: :threads,
       default: 1,
       doc:
-        "calls in progress at once in each worker process; beyond 1 a worker that has to be killed costs the calls beside that which would not stop"
+        "calls in progress at once in each worker process, up to 120; beyond 1 a worker that has to be killed costs the calls beside that which would not stop"
     ],
     max_queue: [
       type: :count,
@@ -283,6 +285,8 @@ defmodule Py.Options do
   defp cast(:limit, _value), do: {:error, "a positive integer or :infinity"}
   defp cast(:positive, n) when n in 1..@longest_timeout, do: {:ok, n}
   defp cast(:positive, _value), do: {:error, "a positive integer"}
+  defp cast(:threads, n) when n in 1..@most_threads, do: {:ok, n}
+  defp cast(:threads, _value), do: {:error, "an integer from 1 to #{@most_threads}"}
   defp cast(:count, n) when n in 0..@longest_timeout, do: {:ok, n}
   defp cast(:count, _value), do: {:error, "a non-negative integer"}
   defp cast(:bytes, n) when n in 1..@most_bytes, do: {:ok, n}

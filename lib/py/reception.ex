@@ -6,6 +6,7 @@ defmodule Py.Reception do
   use GenServer
 
   @patience 5_000
+  @pause 100
   @token_bytes 16
 
   @spec start_link(term) :: GenServer.on_start()
@@ -22,8 +23,14 @@ defmodule Py.Reception do
     {token, :persistent_term.get(__MODULE__)}
   end
 
-  @spec forget(String.t()) :: true
-  def forget(token), do: :ets.delete(__MODULE__, token)
+  @spec forget(String.t()) :: :ok
+  def forget(token) do
+    :ets.delete(__MODULE__, token)
+    :ok
+  rescue
+    # The application has stopped, and a pool of somebody else's supervisor is about to.
+    ArgumentError -> :ok
+  end
 
   @impl true
   def init(nil) do
@@ -42,13 +49,27 @@ defmodule Py.Reception do
     end
   end
 
-  # Somebody who connects and says nothing must not hold up the others.
   defp accept(listener) do
-    {:ok, socket} = :gen_tcp.accept(listener)
+    case :gen_tcp.accept(listener) do
+      {:ok, socket} ->
+        guide(socket)
+        accept(listener)
+
+      {:error, :closed} ->
+        :ok
+
+      # There are no more descriptors: whoever wants to come in waits until there are.
+      {:error, _reason} ->
+        Process.sleep(@pause)
+        accept(listener)
+    end
+  end
+
+  # Somebody who connects and says nothing must not hold up the others.
+  defp guide(socket) do
     guide = spawn(fn -> receive(do: (:come_in -> greet(socket))) end)
     :ok = :gen_tcp.controlling_process(socket, guide)
     send(guide, :come_in)
-    accept(listener)
   end
 
   defp greet(socket) do

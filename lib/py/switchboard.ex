@@ -26,6 +26,9 @@ defmodule Py.Switchboard do
   # is not stopped as a process.
   @kill_after 1_000
 
+  # A worker tells the end of a request's time within this, if it can tell anything.
+  @tells_within 100_000_000
+
   # A template that has forked workers may die, and does no more harm than a worker that does; nor does one that a dead
   # template did not fork. After so many in a row callers are told.
   @chances 3
@@ -47,6 +50,8 @@ defmodule Py.Switchboard do
     young: 1,
     newest: 1,
     old: %{},
+    # Requests that were told the end of their time here, since their workers did not, and when those are killed.
+    silent: %{},
     ticks?: false,
     # Of the workers, with `prefork: true`.
     template: nil,
@@ -170,7 +175,7 @@ defmodule Py.Switchboard do
     state = %{state | options: %{state.options | size: size}}
     state = %{state | roster: Roster.resize(state.roster, size), pool: Pool.resized(state.pool, size)}
     Pool.mark(state.pool.name, state.pool)
-    {:reply, :ok, state |> staff() |> dispatch()}
+    {:reply, :ok, state |> stop_idle() |> staff() |> dispatch()}
   end
 
   # Every worker is asked; the answers are put together by whoever asks.
@@ -234,7 +239,9 @@ defmodule Py.Switchboard do
         {:noreply, state}
 
       worker ->
-        {:noreply, state |> put(Worker.connect(worker, role, socket)) |> dispatch()}
+        worker = Worker.connect(worker, role, socket)
+        if worker.control && worker.output.socket, do: Reception.forget(token)
+        {:noreply, state |> put(worker) |> dispatch()}
     end
   end
 
@@ -270,11 +277,19 @@ defmodule Py.Switchboard do
 
   def handle_info(:tick, state), do: {:noreply, %{state | ticks?: false} |> look() |> dispatch()}
   def handle_info(:round, state), do: {:noreply, state |> go_round() |> staff() |> dispatch()}
+
+  def handle_info(:collect, state) do
+    :erlang.garbage_collect()
+    {:noreply, state}
+  end
+
   def handle_info(:staff, state), do: {:noreply, %{state | roster: Roster.patient(state.roster)} |> staff() |> dispatch()}
 
   def handle_info({:start_timeout, port}, state) do
     case Roster.fetch(state.roster, port) do
-      {:ok, %{stage: :starting} = worker} -> {:noreply, worker |> too_slow(state) |> staff() |> dispatch()}
+      {:ok, %{stage: stage} = worker} when stage in [:starting, :unconnected] ->
+        {:noreply, worker |> too_slow(state) |> staff() |> dispatch()}
+
       _serves_or_gone -> {:noreply, state}
     end
   end
@@ -435,6 +450,7 @@ defmodule Py.Switchboard do
     case Map.pop(state.requests, id) do
       # Nobody waits for it any more.
       {nil, _requests} -> state
+      {%{mode: :over} = request, requests} -> relieved(%{state | requests: requests}, request)
       {%{mode: :start} = request, requests} -> started(%{state | requests: requests}, request, port, Frame.result(kind, bytes))
       {request, requests} -> settle(%{state | requests: requests}, id, request, fn -> Request.reply(request, kind, run, bytes) end)
     end
@@ -448,6 +464,10 @@ defmodule Py.Switchboard do
       {nil, _requests} ->
         Worker.control(worker, Frame.returned(segment))
         put(state, worker)
+
+      {%{mode: :over} = request, requests} ->
+        Worker.control(worker, Frame.returned(segment))
+        relieved(put(%{state | requests: requests}, worker), request)
 
       {request, requests} ->
         reader = Request.lend(request, run, loan)
@@ -474,6 +494,9 @@ defmodule Py.Switchboard do
 
   defp frame({:given_back, id}, port, state) do
     case state.requests do
+      %{^id => %{mode: :over} = request} ->
+        relieved(%{state | requests: Map.delete(state.requests, id)}, request)
+
       %{^id => request} ->
         state = state |> relieved(request) |> keep_lent(request, port)
         requests = Map.put(state.requests, id, %{request | port: nil, since: nil})
@@ -505,7 +528,7 @@ defmodule Py.Switchboard do
     do: %{state | roster: Roster.update(state.roster, port, &%{&1 | crowded: crowded})}
 
   defp frame({:hello, os_pid, version}, port, state) do
-    worker = %{Roster.worker(state.roster, port) | os_pid: os_pid, version: version}
+    worker = Worker.met(Roster.worker(state.roster, port), os_pid, version)
     {id, state} = book(state, %Request{mode: :start, port: port, question?: true})
     frame = Worker.start_frame(worker, id, state.options, state.leader)
     put(state, %{worker | outgoing: [worker.outgoing | frame]})
@@ -543,7 +566,7 @@ defmodule Py.Switchboard do
     do: %{state | roster: Roster.update(state.roster, port, &Worker.relieve(&1, byte_size(body)))}
 
   defp forget(state, id, request) do
-    unless request.question?, do: Pool.settled(state.pool, 1)
+    unless request.question? or request.mode == :over, do: Pool.settled(state.pool, 1)
 
     case state.old do
       %{^id => monitor} ->
@@ -558,8 +581,13 @@ defmodule Py.Switchboard do
   defp cancel(state, id) do
     {request, requests} = Map.pop!(state.requests, id)
     Request.drop(request)
-    if request.port, do: Worker.control(Roster.worker(state.roster, request.port), Frame.cancel(id))
+    state = if request.port, do: interrupt(state, id, request.port), else: state
     settle(%{state | requests: requests}, id, request, fn -> :ok end)
+  end
+
+  defp interrupt(state, id, port) do
+    Worker.control(Roster.worker(state.roster, port), Frame.cancel(id))
+    %{state | roster: Roster.update(state.roster, port, &%{&1 | interrupted: &1.interrupted || Worker.now()})}
   end
 
   defp fail(state, id, error) do
@@ -573,7 +601,8 @@ defmodule Py.Switchboard do
     state = Enum.reduce(state.young..(state.newest - 1)//1, state, &grow_old/2)
     state = %{state | young: state.newest, newest: state.next_id}
     now = Frame.now()
-    Enum.reduce(Map.keys(state.old), state, &look_at(&1, now, &2))
+    state = Enum.reduce(Map.keys(state.old), state, &look_at(&1, now, &2))
+    Enum.reduce(state.silent, state, &kill_if_silent(&1, now, &2))
   end
 
   defp grow_old(id, state) do
@@ -600,21 +629,41 @@ defmodule Py.Switchboard do
   defp look_at_time(id, request, now, state) do
     case request do
       %{deadline: deadline} when deadline in [0, nil] or deadline > now -> state
-      %{port: nil} -> fail(state, id, Error.new(:timeout, "the time was up before it could run"))
-      request -> kill_if_silent(request, now, state)
+      %{port: nil} -> fail(state, id, too_late(state))
+      %{deadline: deadline} = request when now > deadline + @tells_within -> give_up_silent(state, id, request)
+      _is_being_told -> state
     end
   end
 
-  defp kill_if_silent(request, now, state) do
-    limit = request.deadline + (state.options.grace + @kill_after) * 1_000_000
+  defp too_late(state) do
+    text = "the time was up before it could run"
 
-    if now > limit do
-      worker = Roster.worker(state.roster, request.port)
-      Worker.kill(worker)
-      worker |> ended({:signal, 9}, state) |> staff()
-    else
-      state
+    if Roster.serving(state.roster) == [] and state.roster.last_failure,
+      do: Error.new(:timeout, text <> ", since no worker serves: " <> Exception.message(state.roster.last_failure)),
+      else: Error.new(:timeout, text)
+  end
+
+  # Its caller need not wait until it is sure that the worker will not tell. It keeps the worker busy until then.
+  defp give_up_silent(state, id, request) do
+    Request.answer(request, {:error, Error.new(:timeout, "its worker process does not answer")})
+    over = %{request | mode: :over, from: nil, ref: nil}
+    state = forget(state, id, request)
+    limit = request.deadline + (state.options.grace + @kill_after) * 1_000_000
+    %{state | requests: Map.put(state.requests, id, over), silent: Map.put(state.silent, id, limit)}
+  end
+
+  defp kill_if_silent({id, limit}, now, state) do
+    case state.requests do
+      %{^id => %{port: port}} when now > limit -> state |> kill(port) |> staff()
+      %{^id => _request} -> state
+      _it_did_answer -> %{state | silent: Map.delete(state.silent, id)}
     end
+  end
+
+  defp kill(state, port) do
+    worker = Roster.worker(state.roster, port)
+    Worker.kill(worker)
+    ended(worker, {:signal, 9}, state)
   end
 
   # --- workers ------------------------------------------------------------------------------------
@@ -659,9 +708,8 @@ defmodule Py.Switchboard do
   defp start_timer(worker, timeout), do: Process.send_after(self(), {:start_timeout, worker.port}, timeout + @kill_after)
 
   defp started(state, request, port, :ok) do
-    roster = state.roster |> Roster.update(request.port, &%{&1 | stage: if(&1.control, do: :ready, else: :unconnected)}) |> Roster.served()
-    Reception.forget(Roster.worker(roster, port).token)
-    retire_one(%{state | roster: roster})
+    roster = state.roster |> Roster.update(request.port, &serves/1) |> Roster.served()
+    %{state | roster: roster} |> retire_one() |> stop_when_idle(port)
   end
 
   defp started(state, _request, port, {:error, error}) do
@@ -669,6 +717,13 @@ defmodule Py.Switchboard do
     Worker.stop(worker)
     worker_failed(%{state | roster: Roster.remove(state.roster, worker)}, worker, error)
   end
+
+  defp stop_idle(state), do: Enum.reduce(Roster.draining(state.roster), state, &stop_when_idle(&2, &1))
+
+  # One that is to go serves no more.
+  defp serves(%{stage: :draining} = worker), do: worker
+  defp serves(%{control: nil} = worker), do: %{worker | stage: :unconnected}
+  defp serves(worker), do: %{worker | stage: :ready}
 
   # One that was to be replaced goes when its successor is there.
   defp retire_one(state) do
@@ -683,17 +738,24 @@ defmodule Py.Switchboard do
 
     if worker.stage == :draining and worker.load == 0 and worker.awaiting == 0 do
       Worker.stop(worker)
-      %{state | roster: Roster.remove(state.roster, worker)}
+      without(state, worker)
     else
       state
     end
   end
 
+  # What was asked of it by ourselves is answered by nobody.
+  defp without(%{requests: requests} = state, %{port: port} = worker) do
+    mine = for {id, %{port: ^port, question?: true}} <- requests, do: id
+    error = Error.new(:stopped, "the worker process #{worker.os_pid}")
+    for id <- mine, do: Request.answer(requests[id], {:error, error})
+    %{state | requests: Map.drop(requests, mine), roster: Roster.remove(state.roster, worker)}
+  end
+
   defp too_slow(worker, state) do
-    Worker.kill(worker)
     Worker.stop(worker)
     text = "the worker did not begin to serve within #{state.options.start_timeout} ms (start_timeout:)"
-    worker_failed(%{state | roster: Roster.remove(state.roster, worker)}, worker, Error.new(:starting, text))
+    worker_failed(without(state, worker), worker, Error.new(:starting, text))
   end
 
   # A worker died. What it had is lost; what it did not begin is not.
@@ -709,8 +771,16 @@ defmodule Py.Switchboard do
     cond do
       worker.stage == :starting -> worker_failed(state, worker, error)
       worker.stuck -> state
-      true -> %{state | roster: Roster.died(state.roster, error)}
+      true -> died(state, worker, error)
     end
+  end
+
+  # What it had of ours goes with the garbage: descriptors too.
+  defp died(state, worker, error) do
+    send(self(), :collect)
+    {delay, roster} = Roster.died(state.roster, worker, error)
+    if delay, do: Process.send_after(self(), :staff, delay)
+    %{state | roster: roster}
   end
 
   defp lost(state, worker, begun, error) do
@@ -725,6 +795,7 @@ defmodule Py.Switchboard do
   end
 
   defp begun?(_id, %{question?: true}, _begun), do: true
+  defp begun?(_id, %{mode: :over}, _begun), do: true
   defp begun?(_id, %{awaiting?: true}, _begun), do: true
   defp begun?(_id, _request, :unknown), do: true
   defp begun?(id, _request, begun), do: MapSet.member?(begun, id)
@@ -799,10 +870,21 @@ defmodule Py.Switchboard do
 
   defp go_round(state) do
     Process.send_after(self(), :round, @round)
-    state = Enum.reduce(Roster.draining(state.roster), state, &stop_when_idle(&2, &1))
-    state = forget_segments(state)
+    state = state |> stop_idle() |> end_stopped() |> forget_segments()
     worn = for worker <- Roster.workers(state.roster), worn?(worker, state.options), do: worker.port
     %{state | roster: Roster.replace(state.roster, worn)}
+  end
+
+  # One that is stopped as a process does not end by itself what was cancelled. Others have done so.
+  defp end_stopped(state) do
+    limit = Worker.now() - state.options.grace - @kill_after
+
+    state.roster
+    |> Roster.workers()
+    |> Enum.filter(&(&1.interrupted && &1.interrupted < limit))
+    |> Enum.reduce(state, fn worker, state ->
+      if Worker.stopped?(worker), do: kill(state, worker.port), else: put(state, %{worker | interrupted: nil})
+    end)
   end
 
   defp forget_segments(state) do

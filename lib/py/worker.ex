@@ -29,6 +29,10 @@ defmodule Py.Worker do
     crowded: false,
     # It said that it ends because a call does not stop.
     stuck: false,
+    # The end of the pipe that it reads from, opened here too.
+    pipe: nil,
+    # Since when something of it is to be interrupted, if that is.
+    interrupted: nil,
     # The beginning of a frame whose end was not read yet.
     partial: "",
     # Segments of ours: those that it has, and those that it reads.
@@ -51,6 +55,9 @@ defmodule Py.Worker do
   # Short calls are handed over in advance, so that a worker need not wait for each.
   @ahead 128
 
+  # A control thread that does not come to read within so many milliseconds does not run at all.
+  @reads_within 1_000
+
   # The worker's own limits of the C stack are those of a thread in the node.
   @python_code "import sys; sys.path.append(sys.argv[1]); import _py_worker; " <>
                  "getattr(_py_worker, sys.argv[2])(*sys.argv[3:])"
@@ -61,14 +68,43 @@ defmodule Py.Worker do
   @doc "Starts the process; the calling process owns it, and gets its messages."
   @spec start(non_neg_integer, Py.Python.t(), map, tuple, role) :: {:ok, t} | {:error, String.t()}
   def start(number, python, options, facts, role) do
+    # The port would only say that it ended.
+    if options.cd == nil or File.dir?(options.cd),
+      do: open(number, python, options, facts, role),
+      else: {:error, "there is no folder #{options.cd} (cd:)"}
+  end
+
+  defp open(number, python, options, facts, role) do
     {token, socket} = Reception.expect()
-    arguments = arguments(role, socket, python, options)
-    port = Port.open({:spawn_executable, Build.launcher_file()}, settings(arguments, token, options))
-    Port.command(port, Frame.configure(facts))
-    {:ok, %__MODULE__{number: number, role: role, port: port, token: token, started: now(), output: Output.new()}}
+    settings = role |> arguments(socket, python, options) |> settings(token, options)
+
+    with {:ok, port} <- open_port(settings) do
+      Port.command(port, Frame.configure(facts))
+      worker = %__MODULE__{number: number, role: role, port: port, token: token, started: now(), output: Output.new()}
+      {:ok, %{worker | os_pid: os_pid(port)}}
+    else
+      {:error, text} ->
+        Reception.forget(token)
+        {:error, "no worker process could be started: #{text}"}
+    end
+  end
+
+  defp open_port(settings) do
+    {:ok, Port.open({:spawn_executable, Build.launcher_file()}, settings)}
   rescue
     # There are no more processes or descriptors to be had.
-    error in ErlangError -> {:error, "no worker process could be started: #{inspect(error.original)}"}
+    error in [ErlangError, SystemLimitError, ArgumentError] -> {:error, reason(error)}
+  end
+
+  defp reason(%ErlangError{original: reason}) when is_atom(reason), do: "#{:file.format_error(reason)} (#{reason})"
+  defp reason(error), do: Exception.message(error)
+
+  # Known before the worker says it: one that never does can be killed.
+  defp os_pid(port) do
+    case Port.info(port, :os_pid) do
+      {:os_pid, os_pid} -> os_pid
+      nil -> nil
+    end
   end
 
   defp arguments({:forked, template}, socket, _python, _options), do: ["fork", "--socket", socket, "--", template]
@@ -129,6 +165,24 @@ defmodule Py.Worker do
   @spec room?(non_neg_integer, non_neg_integer, non_neg_integer) :: boolean
   def room?(load, bytes, size), do: load == 0 or (load < @ahead and bytes + size <= @pipe)
 
+  # Where the worker has the pipe of its requests: see `native/worker/src/ffi.rs`.
+  @requests 3
+
+  @doc """
+  Notes which process it is. The pipe that it reads is held open: a port that writes to a pipe nobody reads ends at once,
+  and the exit status of a worker that died just now would be lost with it.
+  """
+  @spec met(t, pos_integer, String.t()) :: t
+  def met(worker, os_pid, version) do
+    pipe =
+      case :file.open("/proc/#{os_pid}/fd/#{@requests}", [:read, :raw, :device]) do
+        {:ok, pipe} -> pipe
+        {:error, _dead_or_not_linux} -> nil
+      end
+
+    %{worker | os_pid: os_pid, version: version, pipe: pipe}
+  end
+
   @doc "Puts a request among what goes out with the next write."
   @spec give(t, iodata, non_neg_integer) :: t
   def give(worker, frame, size) do
@@ -150,8 +204,8 @@ defmodule Py.Worker do
   def flush(%__MODULE__{outgoing: []} = worker), do: worker
 
   def flush(worker) do
-    Port.command(worker.port, worker.outgoing)
-    %{worker | outgoing: []}
+    # One that reads nothing, stopped as a process, must not stop the pool: what it does not take waits.
+    if Port.command(worker.port, worker.outgoing, [:nosuspend]), do: %{worker | outgoing: []}, else: worker
   rescue
     # It is dead: its end is on the way, and with it what becomes of these.
     ArgumentError -> %{worker | outgoing: []}
@@ -160,7 +214,7 @@ defmodule Py.Worker do
   @doc "Takes a connection of its."
   @spec connect(t, :control | :output, :gen_tcp.socket()) :: t
   def connect(worker, :control, socket) do
-    :inet.setopts(socket, packet: 1)
+    :inet.setopts(socket, packet: 1, send_timeout: @reads_within, send_timeout_close: true)
     # It may have said before that it serves.
     stage = if worker.stage == :unconnected, do: :ready, else: worker.stage
     %{worker | control: socket, stage: stage}
@@ -173,9 +227,11 @@ defmodule Py.Worker do
   def control(%__MODULE__{control: nil}, _frame), do: :ok
 
   def control(worker, frame) do
-    # `packet: 1` puts the length in front.
-    _dead_or_sent = :gen_tcp.send(worker.control, frame)
-    :ok
+    # `packet: 1` puts the length in front. One that is alive reads it at once, whatever Python is at.
+    case :gen_tcp.send(worker.control, frame) do
+      {:error, :timeout} -> kill(worker)
+      _dead_or_sent -> :ok
+    end
   end
 
   # --- shared memory
@@ -227,14 +283,16 @@ defmodule Py.Worker do
 
   # Where the page has what: see `native/worker/src/page.rs`.
   @threads 127
+  @more_threads 0xFFFF_FFFF_FFFF_FFFF
   @kept 1024
 
   @doc "What the page of a dead worker tells: the ids of requests that had begun, and frames that it did not write."
-  @spec last_page(t) :: {MapSet.t(), [tuple]}
+  @spec last_page(t) :: {MapSet.t() | :unknown, [tuple]}
   def last_page(%__MODULE__{page: nil}), do: {:unknown, []}
 
   def last_page(%__MODULE__{page: page}) do
     begun = MapSet.new(0..(@threads - 1), &Base.segment_word(page, &1))
+    begun = if MapSet.member?(begun, @more_threads), do: :unknown, else: begun
     len = min(Base.segment_word(page, @threads), Base.segment_size(page) - @kept)
     {frames, _rest} = page |> Base.segment_read(@kept, len) |> Frame.split()
     {begun, frames}
@@ -244,9 +302,12 @@ defmodule Py.Worker do
   @spec stop(t) :: :ok
   def stop(worker) do
     Reception.forget(worker.token)
+    if Port.info(worker.port), do: kill(worker), else: end_family(worker)
     # Its control thread sees the end of either, whatever Python is at.
     if worker.control, do: :gen_tcp.close(worker.control)
     close(worker.port)
+    # What waits to be written keeps the port from closing for as long as somebody might read it.
+    if worker.pipe, do: :file.close(worker.pipe)
     Output.close(worker.output)
   end
 
@@ -264,6 +325,19 @@ defmodule Py.Worker do
   def kill(%__MODULE__{os_pid: os_pid}) when os_pid > 1 do
     _ended_or_gone = Base.kill(-os_pid, 9)
     :ok
+  end
+
+  # What a dead worker had started, unless it is another process that has its number.
+  defp end_family(worker), do: unless(state(worker) in ~w(R S D T t I), do: kill(worker))
+
+  @doc "Was it stopped as a process, by a signal or a debugger?"
+  @spec stopped?(t) :: boolean
+  def stopped?(worker), do: state(worker) in ["T", "t"]
+
+  # The name of the program, in parentheses, may hold anything.
+  defp state(worker) do
+    with {:ok, stat} <- File.read("/proc/#{worker.os_pid}/stat"),
+         do: stat |> String.split(") ") |> List.last() |> String.first()
   end
 
   @doc "The memory that the process has, in bytes; nil where that is not known."
@@ -290,7 +364,26 @@ defmodule Py.Worker do
   def cause({:code, code}), do: "exited with status #{code}"
   def cause({:signal, signal}), do: "was killed by signal #{signal}#{signal_name(signal)}"
 
-  @signals %{4 => "SIGILL", 6 => "SIGABRT", 7 => "SIGBUS", 8 => "SIGFPE", 9 => "SIGKILL", 11 => "SIGSEGV", 15 => "SIGTERM"}
+  @signals %{
+    1 => "SIGHUP",
+    2 => "SIGINT",
+    3 => "SIGQUIT",
+    4 => "SIGILL",
+    5 => "SIGTRAP",
+    6 => "SIGABRT",
+    7 => "SIGBUS",
+    8 => "SIGFPE",
+    9 => "SIGKILL",
+    10 => "SIGUSR1",
+    11 => "SIGSEGV",
+    12 => "SIGUSR2",
+    13 => "SIGPIPE",
+    14 => "SIGALRM",
+    15 => "SIGTERM",
+    24 => "SIGXCPU",
+    25 => "SIGXFSZ",
+    31 => "SIGSYS"
+  }
 
   defp signal_name(signal), do: if(name = @signals[signal], do: " (#{name})", else: "")
 

@@ -36,15 +36,6 @@ defmodule Py.Cases.InlineTest do
     opens(pool)
   end
 
-  # The reason is the failure's message.
-  defp opens(pool, left \\ 500) do
-    case Py.Pool.info(pool).inline do
-      :open -> :ok
-      closed when left == 0 -> flunk("the gate stays closed: #{inspect(closed)}")
-      _closed -> Process.sleep(10) && opens(pool, left - 1)
-    end
-  end
-
   defp inline(pool, code, variables \\ %{}, options \\ []),
     do: eval(pool, code, variables, [inline: true] ++ options)
 

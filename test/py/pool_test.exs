@@ -10,7 +10,7 @@ defmodule Py.PoolTest do
   end
 
   test "kinds that are not there yet say so" do
-    for kind <- [:process, :subinterpreter] do
+    for kind <- [:subinterpreter] do
       assert {:error, %Py.Error{kind: :not_available, message: message}} =
                Py.Pool.start_link(in: kind)
 

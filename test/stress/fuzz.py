@@ -11,6 +11,7 @@ import enum
 import fractions
 import functools
 import io
+import itertools
 import random
 import threading
 import types
@@ -470,8 +471,43 @@ def makers():
     ]
 
 
+# A part that is met again is converted again, in each round of a cycle down to the depth where it is refused. Graphs of
+# more steps than this may take longer than a call has; they have their bound too, the hundred million values of the table.
+MOST_STEPS = 200_000
+MAX_DEPTH = 10_000
+
+
+def parts(value):
+    # Not isinstance: that asks the value, which may be hostile.
+    bases = type(value).__mro__
+    if dict in bases:
+        return itertools.chain.from_iterable(dict.items(value))
+    containers = (base for base in (list, tuple, set, frozenset) if base in bases)
+    return next((base.__iter__(value) for base in containers), iter(()))
+
+
+def is_moderate(value):
+    path = [iter((value,))]
+    for _ in range(MOST_STEPS):
+        inner = next(path[-1], path)
+        if inner is not path:
+            path.append(parts(inner))
+        else:
+            path.pop()
+        if not 0 < len(path) <= MAX_DEPTH:
+            return True
+    return False
+
+
 def graph(number):
     r = random.Random(number)
+    while not is_moderate(made := draw(r)):
+        pass
+    # In a list: what is awaitable itself would be awaited.
+    return [made]
+
+
+def draw(r):
     left = r.randrange(40)
 
     def more():
@@ -485,5 +521,4 @@ def graph(number):
         except Exception as error:
             return type(error).__name__
 
-    # In a list: what is awaitable itself would be awaited.
-    return [more()]
+    return more()

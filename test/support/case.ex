@@ -150,6 +150,47 @@ defmodule Py.Case do
     end
   end
 
+  @doc "Waits until calls run inline on a pool. The reason why they do not is the failure's message."
+  def opens(pool, left \\ 500) do
+    case Py.Pool.info(pool).inline do
+      :open ->
+        :ok
+
+      closed when left == 0 ->
+        ExUnit.Assertions.flunk("the gate stays closed: #{inspect(closed)}")
+
+      _closed ->
+        Process.sleep(10) && opens(pool, left - 1)
+    end
+  end
+
+  @doc """
+  What a call gives on each way there is: as text, which nothing is remembered of, and as atoms, first and later, in the
+  queue and inline. They must be the same, and this is what they are.
+  """
+  def everywhere(pool, module, name, args \\ [], kwargs \\ []) do
+    text = call(pool, Atom.to_string(module), Atom.to_string(name), args, kwargs)
+
+    for options <- [[], [inline: true], [], [inline: true]] do
+      if options != [], do: opens(pool)
+      result = call(pool, module, name, args, kwargs, options)
+
+      if told(result) !== told(text) do
+        ExUnit.Assertions.flunk(
+          "#{inspect(options)}: #{inspect(result)}, as text: #{inspect(text)}"
+        )
+      end
+    end
+
+    told(text)
+  end
+
+  # Tracebacks have other lines.
+  defp told({:error, %Py.Error{kind: kind, type: type, message: message}}),
+    do: {kind, type, message}
+
+  defp told(result), do: result
+
   defp py?(message) when is_tuple(message) and tuple_size(message) > 0 do
     tag = elem(message, 0)
     is_atom(tag) and String.starts_with?(Atom.to_string(tag), "py_")

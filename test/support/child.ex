@@ -5,8 +5,8 @@ defmodule Py.Child do
   Runs code in a child until it ends. It prints "ready" when it is to be told to end, and `tell` is given its pid.
   The result is its exit status, what it printed, and the milliseconds from there to its end.
   """
-  def run(code, tell \\ fn _os_pid -> :ok end, erl \\ "") do
-    port = open(code, erl)
+  def run(code, tell \\ fn _os_pid -> :ok end, erl \\ "", shell \\ nil) do
+    port = open(code, erl, shell)
     {:os_pid, os_pid} = Port.info(port, :os_pid)
     before = until_ready(port, "")
     start = System.monotonic_time(:millisecond)
@@ -15,15 +15,19 @@ defmodule Py.Child do
     %{status: status, output: output, ms: System.monotonic_time(:millisecond) - start}
   end
 
-  defp open(code, erl) do
+  # `shell` is a command that comes before it: a limit, say.
+  defp open(code, erl, shell) do
     paths =
       for path <- :code.get_path(), path = to_string(path), path =~ "_build", do: ["-pa", path]
 
-    Port.open({:spawn_executable, System.find_executable("elixir")}, [
+    args = List.flatten([System.find_executable("elixir"), "--erl", erl, paths, "-e", code])
+    before = if shell, do: shell <> "; ", else: ""
+
+    Port.open({:spawn_executable, "/bin/sh"}, [
       :binary,
       :exit_status,
       :stderr_to_stdout,
-      args: List.flatten(["--erl", erl, paths, "-e", code])
+      args: ["-c", before <> "exec \"$@\"", "sh" | args]
     ])
   end
 

@@ -31,6 +31,7 @@ defmodule Py.Switchboard.Report do
 
   # There may be many thousands.
   defp sort(_id, %{question?: true}, sorted), do: sorted
+  defp sort(_id, %{mode: :over}, sorted), do: sorted
   defp sort(_id, %{port: nil}, {queued, awaiting, handed}), do: {queued + 1, awaiting, handed}
 
   defp sort(id, %{awaiting?: true} = request, {queued, awaiting, handed}),

@@ -10,6 +10,10 @@ defmodule Py.Switchboard.Roster do
   @first_delay 100
   @longest_delay 30_000
 
+  # Milliseconds that a worker lives at least, or it died early; so many may do so in a row.
+  @early 2_000
+  @chances 3
+
   # Workers that serve or are about to.
   @alive [:starting, :unconnected, :ready]
 
@@ -19,6 +23,7 @@ defmodule Py.Switchboard.Roster do
             # Workers that are to go when a successor is there.
             worn: [],
             failures: 0,
+            early_deaths: 0,
             waits?: false,
             # The first failure of a pool that never served.
             failure: nil,
@@ -135,7 +140,14 @@ defmodule Py.Switchboard.Roster do
   def flush(%{dirty: []} = roster), do: roster
 
   def flush(roster) do
-    Enum.reduce(roster.dirty, %{roster | dirty: []}, &update(&2, &1, fn worker -> Worker.flush(worker) end))
+    Enum.reduce(roster.dirty, %{roster | dirty: []}, &flush(&2, &1))
+  end
+
+  defp flush(%{workers: workers} = roster, port) do
+    case workers do
+      %{^port => worker} -> put(roster, Worker.flush(worker))
+      _gone -> roster
+    end
   end
 
   @doc "The ports of the workers that serve."
@@ -205,13 +217,27 @@ defmodule Py.Switchboard.Roster do
 
   def failed(%{waits?: true} = roster, error), do: {nil, %{roster | last_failure: error}}
 
-  def failed(roster, error) do
-    delay = min(@first_delay * Integer.pow(2, roster.failures), @longest_delay)
-    {delay, %{roster | failures: min(roster.failures + 1, 16), waits?: true, last_failure: error}}
+  def failed(roster, error), do: wait(%{roster | last_failure: error})
+
+  @doc """
+  A worker that served has died. It is replaced at once, unless one after the other dies as soon as it serves and without
+  anything to do: then the next try waits, for as long as the first of the two says.
+  """
+  @spec died(t, Worker.t(), Py.Error.t()) :: {pos_integer | nil, t}
+  def died(roster, worker, error) do
+    roster = %{roster | restarts: roster.restarts + 1, last_failure: error}
+    early? = worker.calls == 0 and Worker.now() - worker.started < @early
+
+    cond do
+      not early? -> {nil, %{roster | early_deaths: 0}}
+      roster.early_deaths < @chances -> {nil, %{roster | early_deaths: roster.early_deaths + 1}}
+      roster.waits? -> {nil, roster}
+      true -> wait(%{roster | failures: roster.early_deaths - @chances, early_deaths: roster.early_deaths + 1})
+    end
   end
 
-  @spec died(t, Py.Error.t()) :: t
-  def died(roster, error) do
-    %{roster | restarts: roster.restarts + 1, last_failure: error}
+  defp wait(roster) do
+    delay = min(@first_delay * Integer.pow(2, min(roster.failures, 16)), @longest_delay)
+    {delay, %{roster | failures: roster.failures + 1, waits?: true}}
   end
 end

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 
 use crate::ffi::ThreadStates;
+use crate::stopwatch::Lap;
 
 /// Set while a caller is inside; the other bits count the threads of ours that are, or want to be.
 const INLINE: usize = 1 << (usize::BITS - 1);
@@ -35,8 +36,8 @@ const SURELY_OVERRUN: Duration = Duration::from_millis(10);
 /// How long a function that took too long inline takes the queue.
 const BANNED: Duration = Duration::from_secs(10);
 
-/// A function that took too long is suspected for so long, and banned when one of so many calls does
-/// again.
+/// A function that took too long is suspected for so long: so many of its calls are timed closely, and
+/// it is banned when one of them takes too long again.
 const SUSPECTED: Duration = Duration::from_millis(100);
 const SUSPICIOUS_CALLS: u32 = 16;
 
@@ -95,6 +96,8 @@ struct Slow {
     subject: String,
     until: Instant,
     banned: bool,
+    /// It took too long, and that is not only the most that it may have taken.
+    is_certain: bool,
     /// Calls since it took too long.
     calls: u32,
 }
@@ -164,15 +167,15 @@ impl Gate {
 
     // --- for callers inline --------------------------------------------------------------------
 
-    /// Lets the caller in, until [`Gate::let_out`]. `function` tells functions apart.
-    pub fn let_in(&self, function: impl Fn() -> u64) -> Result<(), Closed> {
+    /// Lets the caller in, until [`Gate::let_out`], and tells whether the call is to be timed closely.
+    /// `function` tells functions apart.
+    pub fn let_in(&self, function: impl Fn() -> u64) -> Result<bool, Closed> {
         self.permits()?;
-        if self.slow_count.load(Ordering::Relaxed) > 0 && self.is_banned(function()) {
-            return Err(Closed::Overran);
-        }
+        let closely = self.slow_count.load(Ordering::Relaxed) > 0 && self.is_suspected(function())?;
         self.squeeze_in()?;
         // Looked at again: whoever was inside may have started a thread.
-        self.permits().inspect_err(|_| self.let_out())
+        self.permits().inspect_err(|_| self.let_out())?;
+        Ok(closely)
     }
 
     pub fn let_out(&self) {
@@ -188,15 +191,16 @@ impl Gate {
         self.permits().err().or(busy.then_some(Closed::Busy))
     }
 
-    /// A call of this function took `time`, which is too long: where it was not by chance, it takes the
-    /// queue for a while.
-    pub fn overran(&self, function: u64, subject: String, time: Duration) {
-        let now = Instant::now();
+    /// A call of this function took too long: where it was not by chance, it takes the queue for a while.
+    pub fn overran(&self, function: u64, subject: String, lap: Lap) {
         let mut slow = lock(&self.slow);
         let before = slow.get(&function);
-        let banned = time >= SURELY_OVERRUN || before.is_some_and(|before| before.calls <= SUSPICIOUS_CALLS);
-        let until = now + if banned { BANNED } else { SUSPECTED };
-        slow.insert(function, Slow { subject, until, banned, calls: 0 });
+        let again = before.is_some_and(|before| before.is_certain && before.calls <= SUSPICIOUS_CALLS);
+        // It may have been inside when another call of it had it banned.
+        let banned = before.is_some_and(|before| before.banned)
+            || lap.is_certain && (again || lap.time >= SURELY_OVERRUN);
+        let until = Instant::now() + if banned { BANNED } else { SUSPECTED };
+        slow.insert(function, Slow { subject, until, banned, is_certain: lap.is_certain, calls: 0 });
         self.slow_count.store(slow.len(), Ordering::Relaxed);
     }
 
@@ -229,11 +233,11 @@ impl Gate {
         }
     }
 
-    fn is_banned(&self, function: u64) -> bool {
-        lock(&self.slow).get_mut(&function).is_some_and(|slow| {
-            slow.calls += 1;
-            slow.banned
-        })
+    fn is_suspected(&self, function: u64) -> Result<bool, Closed> {
+        let mut slow = lock(&self.slow);
+        let Some(slow) = slow.get_mut(&function) else { return Ok(false) };
+        slow.calls += 1;
+        if slow.banned { Err(Closed::Overran) } else { Ok(slow.calls <= SUSPICIOUS_CALLS) }
     }
 
     /// Waits for another caller, who is short; and for threads of ours while they make progress. Once

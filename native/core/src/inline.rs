@@ -171,8 +171,8 @@ pub fn run(
     count: &AtomicU64,
     call: &mut impl Inline,
 ) -> Result<Ran, Closed> {
-    interpreter.gate.let_in(|| call.function())?;
-    let stopwatch = Stopwatch::start(&interpreter.scheduler);
+    let closely = interpreter.gate.let_in(|| call.function())?;
+    let stopwatch = Stopwatch::start(&interpreter.scheduler, closely);
     let deadline = stopwatch.started() + timeout.map_or(LONGEST, |timeout| timeout.min(LONGEST));
     let ran = ffi::on_large_stack(|| {
         Python::attach(|py| {
@@ -186,8 +186,8 @@ pub fn run(
     count.store(count.load(Ordering::Relaxed) + u64::from(ran.is_some()), Ordering::Relaxed);
     interpreter.gate.let_out();
     let took = stopwatch.stop(&interpreter.scheduler);
-    if let Took::TooLong(time) = took {
-        interpreter.gate.overran(call.function(), call.subject(), time);
+    if let Took::TooLong(lap) = took {
+        interpreter.gate.overran(call.function(), call.subject(), lap);
     }
     match ran {
         Some(true) => Ok(Ran::Answered(took)),

@@ -41,6 +41,6 @@ pub use pool::{Limits, Pool, PoolInfo, Refusal, Running};
 pub use request::{Call, Request, Source};
 pub use scheduler::Canceller;
 #[cfg(not(feature = "limited"))]
-pub use stopwatch::Took;
+pub use stopwatch::{Lap, Took};
 pub use ticket::{Cancel, Ticket};
 pub use wire::{Fault, Kind, Outcome, Wire};

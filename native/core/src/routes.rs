@@ -48,7 +48,9 @@ impl Routes {
                 (target.bind(py).clone(), name.bind(py).clone(), module.bind(py).clone())
             })
         })?;
-        if ffi::is_imported_as(&target, &module) { ffi::global(&module, &name) } else { None }
+        // Of a class of its own, it may have something else under that name.
+        let is_same = ffi::is_plain_module(&module) && ffi::is_imported_as(&target, &module);
+        if is_same { ffi::global(&module, &name) } else { None }
     }
 
     /// Keeps the module that the first name led to; the second is one plain name in it.

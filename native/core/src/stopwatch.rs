@@ -18,7 +18,15 @@ pub enum Took {
     /// half of the ticks, and so answer for it.
     ATick,
     /// More than a call inline should take.
-    TooLong(Duration),
+    TooLong(Lap),
+}
+
+/// How long a call took that took too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lap {
+    pub time: Duration,
+    /// Otherwise this is the most that it may have been: others ran before it in the same tick.
+    pub is_certain: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -36,12 +44,13 @@ thread_local! {
 }
 
 impl Stopwatch {
-    pub fn start(scheduler: &Scheduler) -> Self {
+    /// `closely`: not from when another call began in the same tick.
+    pub fn start(scheduler: &Scheduler, closely: bool) -> Self {
         // The watch ticks whenever it is awake; and the tick is new after it slept.
         scheduler.rouse_watch();
         let tick = scheduler.tick();
         match LAST.get() {
-            Some(last) if last.tick == tick => Stopwatch { is_exact: false, ..last },
+            Some(last) if last.tick == tick && !closely => Stopwatch { is_exact: false, ..last },
             _ => {
                 let stopwatch = Stopwatch { tick, read: Instant::now(), is_exact: true };
                 LAST.set(Some(stopwatch));
@@ -66,7 +75,7 @@ impl Stopwatch {
             let time = self.read.elapsed();
             let time = if time >= OVERRUN { own(time) } else { time };
             if time >= OVERRUN {
-                return Took::TooLong(time);
+                return Took::TooLong(Lap { time, is_certain: self.is_exact });
             }
         }
         Took::ATick

@@ -72,6 +72,8 @@ fn become_worker(Sockets { output, control }: Sockets, memory_limit: Option<u64>
         Err(error) => return Err(error.into()),
     }
     ffi::default_signals();
+    // For as long as the worker does not listen by itself.
+    linux::die_with_parent()?;
     limits::raise_stack()?;
     memory_limit.map_or(Ok(()), limits::limit_memory)
 }

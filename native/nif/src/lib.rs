@@ -256,7 +256,7 @@ fn run_inline<'a>(env: Env<'a>, arguments: [Term<'a>; 4]) -> NifResult<Term<'a>>
             // A process may run for about a millisecond before others have their turn.
             rustler::schedule::consume_timeslice(env, 100);
             match took {
-                Took::TooLong(time) => (atoms::overran(), result, time.as_nanos() as u64).encode(env),
+                Took::TooLong(lap) => (atoms::overran(), result, lap.time.as_nanos() as u64).encode(env),
                 Took::Little | Took::ATick => result,
             }
         }

@@ -19,7 +19,10 @@ pub fn spawn(inbox: &'static Inbox) -> std::io::Result<()> {
         // The BEAM is gone, or wants us to be.
         crate::leave();
     };
-    std::thread::Builder::new().name("py-control".into()).spawn(listen).map(drop)
+    std::thread::Builder::new().name("py-control".into()).spawn(listen)?;
+    // From here on all that we started goes with us, for which we must live: the launcher has asked for
+    // this thread to be killed when the BEAM is gone.
+    Ok(rustix::process::set_parent_process_death_signal(None)?)
 }
 
 fn listen(inbox: &'static Inbox) {

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use py_shared::Segment;
 
-/// Threads that are told apart; more are not told at all, and their requests count as begun.
-const THREADS: usize = 127;
+/// Threads that are told apart. Where there is one more the last word says so, and nothing is known of what had begun.
+const THREADS: usize = 126;
+const MORE: usize = 126;
 
 /// Where the length of what is kept is, as a word, and where what is kept begins.
-const LEN: usize = THREADS;
+const LEN: usize = 127;
 const KEPT: usize = 1024;
 
 #[derive(Default)]
@@ -45,9 +46,8 @@ impl Page {
             PLACE.set(Some(place));
             place
         });
-        if place < THREADS
-            && let Some(word) = self.word(place)
-        {
+        let (index, id) = if place < THREADS { (place, id) } else { (MORE, u64::MAX) };
+        if let Some(word) = self.word(index) {
             word.store(id, Ordering::Release);
         }
     }
