@@ -140,6 +140,7 @@ defmodule Py.Switchboard do
         {:tcp_closed, _socket} = message -> message
         {:start_timeout, _port} = message -> message
         {:py_template, _pid, _what} = message -> message
+        {:EXIT, pid, _reason} = message when elem(state.template, 1) == pid -> message
       end
       |> handle_info(state)
       |> elem(1)
@@ -242,6 +243,11 @@ defmodule Py.Switchboard do
         if worker.control && worker.output.socket, do: Reception.forget(token)
         {:noreply, state |> put(worker) |> dispatch()}
     end
+  end
+
+  def handle_info({:EXIT, pid, reason}, %{template: {_stage, pid, _socket}} = state) do
+    error = Error.new(:crashed, "its process in the node exited with #{inspect(reason)}; this is a bug, please report it")
+    handle_info({:py_template, pid, {:died, error}}, state)
   end
 
   def handle_info({:py_template, pid, what}, state),

@@ -537,7 +537,8 @@ defmodule Py.Cases.FaultsTest do
     name = :persistent_term.get(Py.Reception)
     connect = fn -> :gen_tcp.connect({:local, <<0, name::binary>>}, 0, [:binary, active: false]) end
     strangers = for _ <- 1..50, do: elem(connect.(), 1)
-    for {socket, n} <- Enum.with_index(strangers), rem(n, 2) == 0, do: :gen_tcp.send(socket, "nobody control\n")
+    greeting = String.duplicate("0", 32) <> " control\n"
+    for {socket, n} <- Enum.with_index(strangers), rem(n, 2) == 0, do: :gen_tcp.send(socket, greeting)
     Enum.each(os_pids(pool), &Processes.signal(&1, 9))
     assert eval(pool, "1") == {:ok, 1}
     assert {:error, :closed} = :gen_tcp.recv(hd(strangers), 0, 2_000)
