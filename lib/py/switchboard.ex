@@ -610,12 +610,16 @@ defmodule Py.Switchboard do
   defp watch(from, id), do: :erlang.monitor(:process, from, tag: {:py_dead, id})
 
   defp look_at(id, now, state) do
-    case Map.fetch!(state.requests, id) do
-      %{since: nil, port: port} = request when port != nil ->
+    case state.requests do
+      %{^id => %{since: nil, port: port} = request} when port != nil ->
         %{state | requests: %{state.requests | id => %{request | since: now - 2 * @tick * 1_000_000}}}
 
-      request ->
+      %{^id => request} ->
         look_at_time(id, request, now, state)
+
+      # It went with a worker that was ended in this very round.
+      _gone ->
+        state
     end
   end
 

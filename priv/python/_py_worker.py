@@ -53,7 +53,7 @@ def _prepare(tasks: list[tuple[int, str]]) -> str:
         if stream is not None:
             stream.flush()  # what it holds would be written by each child
     gc.collect()
-    gc.freeze()  # a collection writes to all it looks at, and what is written to is shared no more
+    gc.freeze()  # a collection writes to what it looks at, which is shared no more then
     return ", ".join(_names(tasks))
 
 
