@@ -28,6 +28,7 @@ defmodule Py.Python do
     :base_prefix,
     :libpython,
     :free_threaded,
+    :bits,
     :implementation,
     :source,
     :venv?
@@ -42,6 +43,7 @@ defmodule Py.Python do
           base_prefix: Path.t(),
           libpython: Path.t() | nil,
           free_threaded: boolean,
+          bits: 32 | 64,
           implementation: String.t(),
           source: String.t(),
           venv?: boolean
@@ -87,7 +89,7 @@ defmodule Py.Python do
        "#{python.base_prefix}: it is a static build, or the package with the library is not installed, so it cannot run " <>
        "inside the node. Install the library (Debian and Ubuntu: apt-get install libpython#{python.minor}; pyenv: " <>
        "PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install --force #{python.version}) or take a Python that has one " <>
-       "(uv python install #{python.minor}). Pools of kind in: :process will need none."}
+       "(uv python install #{python.minor}). Pools in: :process need none."}
   end
 
   def embeddable(%__MODULE__{}), do: :ok
@@ -127,10 +129,18 @@ defmodule Py.Python do
          "#{what} a free-threaded build of Python #{python.version}, which Py does not support yet: " <>
            "take the ordinary build of the same version, and #{instead}."}
 
+      # What Py loads into it was built for the machine of the node.
+      python.bits != node_bits() ->
+        {:error,
+         "#{what} a #{python.bits}-bit build of Python #{python.version}, and this node is a #{node_bits()}-bit one: " <>
+           "install a #{node_bits()}-bit Python, and #{instead}."}
+
       true ->
         {:ok, python}
     end
   end
+
+  defp node_bits, do: 8 * :erlang.system_info(:wordsize)
 
   defp release(minor) do
     [major, minor] = String.split(minor, ".")

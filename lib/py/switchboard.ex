@@ -30,7 +30,7 @@ defmodule Py.Switchboard do
   @tells_within 100_000_000
 
   # A template that has forked workers may die, and does no more harm than a worker that does; nor does one that a dead
-  # template did not fork. After so many in a row callers are told.
+  # template did not fork, or that was killed before it served. After so many in a row callers are told.
   @chances 3
 
   @enforce_keys [:pool, :options, :python, :facts, :leader, :roster]
@@ -847,7 +847,8 @@ defmodule Py.Switchboard do
     do: failed(%{state | template: :wanted}, error, "the template of #{inspect(state.pool.name)} died", @chances)
 
   defp worker_failed(state, worker, error) do
-    chances = if worker.role == :plain, do: 1, else: @chances
+    # An error of Python's is there the next time as well. Whatever killed a worker need not be.
+    chances = if worker.role == :plain and error.kind != :crashed, do: 1, else: @chances
     failed(state, error, "a worker of #{inspect(state.pool.name)} did not start", chances)
   end
 

@@ -222,6 +222,12 @@ defmodule Py.PythonTest do
       assert message =~ "free-threaded build of Python 3.14.1"
     end
 
+    test "a build for another kind of machine", %{root: root} do
+      assert {:error, message} = Python.find(double(root, bits: "32"))
+      assert message =~ "is a 32-bit build of Python 3.12"
+      assert message =~ "this node is a 64-bit one: install a 64-bit Python"
+    end
+
     test "a garbled answer", %{root: root} do
       assert {:error, message} = Python.find(double(root, minor: "3.x"))
       assert message =~ "its answer is garbled"
@@ -232,7 +238,7 @@ defmodule Py.PythonTest do
       assert python.libpython == nil
       assert {:error, message} = Python.embeddable(python)
       assert message =~ "no shared libpython3.12"
-      assert message =~ "in: :process will need none"
+      assert message =~ "in: :process need none"
       assert message =~ "apt-get install libpython3.12"
       assert message =~ "--enable-shared"
       assert message =~ "uv python install"

@@ -231,6 +231,39 @@ defmodule Py.WorkerLifeTest do
     assert_nothing_left(result)
   end
 
+  @tag :tmp_dir
+  test "pools of processes work in a node that has no libpython, and open none", %{tmp_dir: dir} do
+    {:ok, real} = Py.Python.find()
+    static = Py.PythonDouble.static(Path.join(dir, "python"), real)
+
+    code = """
+    Application.put_env(:py, :python, #{inspect(static)})
+    pids = start.(:life, size: 2, init: "x = 5")
+    results = [
+      Py.eval("x + y", %{y: 1}, on: :life),
+      Py.call(:math, :sqrt, [16], on: :life),
+      Py.await(Py.async_call(:operator, :add, [1, 2], on: :life)),
+      Py.call(:builtins, :len, [String.duplicate("x", 1_000_000)], on: :life),
+      Py.call(:asyncio, :sleep, [0.01, 7], on: :life),
+      Py.reload(:json, on: :life),
+      Py.gather([{:math, :sqrt, [4]}], on: :life),
+      Py.Pool.stacktrace(:life)
+    ]
+    IO.inspect(results, label: "results", width: 1000)
+    IO.inspect(File.read!("/proc/self/maps") =~ "libpython", label: "opened")
+    IO.inspect(elem(Py.eval("1"), 1).kind, label: "default")
+    ready.(pids)
+    System.halt(0)
+    """
+
+    result = run(code)
+
+    assert result.output =~ "results: [{:ok, 6}, {:ok, 4.0}, {:ok, 3}, {:ok, 1000000}, {:ok, 7}, :ok, [ok: 2.0], {:ok, []}]", result.output
+    assert result.output =~ "opened: false"
+    assert result.output =~ "default: :not_available"
+    assert_nothing_left(result)
+  end
+
   test "P-B 19. without descriptors, starting a worker fails and is tried again" do
     code = """
     Logger.configure(level: :none)

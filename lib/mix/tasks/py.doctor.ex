@@ -5,12 +5,15 @@ defmodule Mix.Tasks.Py.Doctor do
   Says what Py finds on this machine, and what is wrong.
 
       mix py.doctor
-      mix py.doctor /path/to/python
+      mix py.doctor --python /path/to/python
 
   One line for everything that must be right: which Python is taken and why, its library, the native libraries, cargo,
-  and whether a call works. What is wrong is followed by what to do. The exit status is 1 if anything is wrong.
+  whether a call works, and whether a worker process starts and how long that takes. What is wrong is followed by what
+  to do. The exit status is 1 if anything is wrong.
 
-  With an argument, that Python is examined in place of the one that would be found.
+  With `--python`, that Python (an executable or a virtual environment) is examined in place of the one that would be
+  found: give the `python:` of your pools `in: :process`. That of the default pool, from `config :py, default:`, is
+  examined as well.
   """
 
   use Mix.Task
@@ -22,7 +25,7 @@ defmodule Mix.Tasks.Py.Doctor do
 
   @impl true
   def run(arguments) do
-    rows = [compile() | rows(List.first(arguments))]
+    rows = [compile() | rows(choice!(arguments))]
     Enum.each(rows, &Mix.shell().info(line(&1)))
     wrong = Enum.count(rows, &match?({:wrong, _label, _text}, &1))
 
@@ -34,11 +37,35 @@ defmodule Mix.Tasks.Py.Doctor do
     Mix.shell().info("\nAll is well.")
   end
 
+  defp choice!(arguments) do
+    case OptionParser.parse(arguments, strict: [python: :string]) do
+      {[], [], []} -> nil
+      {[], [choice], []} -> choice
+      {[python: choice], [], []} -> choice
+      _other -> Mix.raise("usage: mix py.doctor [--python PATH]")
+    end
+  end
+
   @doc false
   @spec rows(Path.t() | nil) :: [row]
   def rows(choice) do
-    looked_at(choice) ++ python_rows(choice, Python.find(choice))
+    looked_at(choice) ++ python_rows(choice, Python.find(choice)) ++ default_pool(choice)
   end
+
+  # The other pools are known when they start.
+  defp default_pool(nil) do
+    with options when is_list(options) <- Application.get_env(:py, :default),
+         true <- options[:in] == :process and options[:python] != nil do
+      case Python.find(options[:python]) do
+        {:ok, python} -> [{:ok, "default pool", "#{python.version}, #{python.executable}"}, worker(python)]
+        {:error, message} -> [{:wrong, "default pool", message}]
+      end
+    else
+      _no_python_of_its_own -> []
+    end
+  end
+
+  defp default_pool(_choice), do: []
 
   defp compile do
     case Mix.Task.run("compile", ["--return-errors"]) do
@@ -62,9 +89,10 @@ defmodule Mix.Tasks.Py.Doctor do
       {:ok, "python", "#{python.version}, from #{python.source}"},
       {:ok, "executable", python.executable},
       {:ok, "prefix", prefix(python)},
-      libpython(python),
+      libpython(choice, python),
       cargo(),
-      built(python.minor)
+      built(if(choice == nil and Python.embeddable(python) == :ok, do: python.minor)),
+      worker(python)
     ] ++ if(Python.embeddable(python) == :ok, do: running(choice, python), else: [])
   end
 
@@ -73,12 +101,36 @@ defmodule Mix.Tasks.Py.Doctor do
 
   defp prefix(python), do: "#{python.prefix} (no virtual environment)"
 
-  defp libpython(python) do
+  # Whoever asks about another Python than the node's may want it for processes, which need no library.
+  defp libpython(choice, python) do
     case Python.embeddable(python) do
       :ok -> {:ok, "libpython", python.libpython}
-      {:error, message} -> {:wrong, "libpython", message}
+      {:error, message} -> {if(choice, do: :note, else: :wrong), "libpython", message}
     end
   end
+
+  @trial Module.concat(__MODULE__, Trial)
+
+  # Starts one, as a pool in: :process does.
+  defp worker(python) do
+    # The reason of a pool that does not start is what we want to hear.
+    Process.flag(:trap_exit, true)
+
+    with {:ok, _started} <- Application.ensure_all_started(:py),
+         {micros, {:ok, pid}} <- :timer.tc(fn -> start_worker(python) end),
+         {:ok, version} <- Py.eval("import sys; sys.version.split()[0]", %{}, on: @trial) do
+      GenServer.stop(pid)
+      {:ok, "worker process", "Python #{version} serves after #{div(micros, 1000)} ms"}
+    else
+      {_micros, {:error, error}} -> {:wrong, "worker process", Exception.message(error)}
+      other -> {:wrong, "worker process", "it should serve, and there is #{inspect(other)}"}
+    end
+  after
+    Process.flag(:trap_exit, false)
+  end
+
+  defp start_worker(python),
+    do: Py.Pool.start_link(name: @trial, in: :process, size: 1, python: python.executable, start_timeout: 10_000)
 
   # Only building needs cargo.
   defp cargo do
@@ -105,8 +157,12 @@ defmodule Mix.Tasks.Py.Doctor do
 
   defp running(nil, python), do: [opens(python), answers()]
 
-  # The pool runs the Python that is configured: another one can only be opened by a node of its own.
-  defp running(_choice, _python), do: []
+  # The node runs the Python that is configured: another one can only be opened by a node of its own.
+  defp running(_choice, python) do
+    if python.minor in Build.built(),
+      do: [],
+      else: [{:note, "native for #{python.minor}", "missing, for pools in: :thread: run PY_VERSIONS=#{python.minor} mix compile."}]
+  end
 
   defp opens(python) do
     case open(python.libpython) do

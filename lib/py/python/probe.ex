@@ -26,6 +26,7 @@ defmodule Py.Python.Probe do
       ("base_prefix", base),
       ("libpython", next((path for path in libraries if os.path.isfile(path)), "")),
       ("free_threaded", str(var("Py_GIL_DISABLED"))),
+      ("bits", "64" if sys.maxsize > 2 ** 32 else "32"),
       ("implementation", getattr(getattr(sys, "implementation", None), "name", "cpython")),
   ]
   encode = getattr(os, "fsencode", lambda text: text)
@@ -150,6 +151,7 @@ defmodule Py.Python.Probe do
       base_prefix: fields["base_prefix"],
       libpython: if(fields["libpython"] != "", do: fields["libpython"]),
       free_threaded: fields["free_threaded"] == "1",
+      bits: String.to_integer(fields["bits"] || "64"),
       implementation: fields["implementation"],
       venv?: fields["prefix"] != fields["base_prefix"]
     }
