@@ -270,6 +270,11 @@ defmodule Py.WorkerLifeTest do
     pids = start.(:life, size: 1)
     pid = Process.whereis(:life)
     used = fn -> length(File.ls!("/proc/self/fd")) end
+    # What is not loaded by now cannot be loaded without descriptors.
+    IO.inspect({1, [ok: 1.5], %{a: "b"}}, label: "loaded")
+    {:error, _} = Py.eval("1/0", %{}, on: :life)
+    {:error, error} = Py.Pool.start_link(name: :failing, in: :process, size: 1, init: "1/0")
+    IO.puts(Exception.message(error) <> inspect(Py.Pool.info(:life)))
     # All that there are but for a few: a worker needs four.
     hoard = fn hoard, files ->
       case :file.open("/dev/null", [:read, :raw]) do
