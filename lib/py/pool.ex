@@ -117,7 +117,16 @@ defmodule Py.Pool do
     end
   end
 
-  @of_processes [:concurrency, :cd, :lazy, :prefork, :max_calls, :max_lifetime, :max_memory, :memory_limit]
+  @of_processes [
+    :concurrency,
+    :cd,
+    :lazy,
+    :prefork,
+    :max_calls,
+    :max_lifetime,
+    :max_memory,
+    :memory_limit
+  ]
 
   defp complete!(checked, given) do
     misplaced = for {key, _value} <- given, key in @of_processes, do: key
@@ -246,7 +255,8 @@ defmodule Py.Pool do
         GenServer.call(pool.pid, {:resize, size})
 
       {:ok, _pool} ->
-        {:error, Error.new(:not_available, "only pools in: :process can be resized while they serve")}
+        {:error,
+         Error.new(:not_available, "only pools in: :process can be resized while they serve")}
 
       error ->
         error

@@ -8,7 +8,19 @@ defmodule Py.Switchboard do
   use GenServer
 
   alias Py.{Build, Error, Native, Pool, Python, Reception, Segments, Survivor, Telemetry, Worker}
-  alias Py.Switchboard.{Casualties, Listener, Overdue, Queue, Report, Request, Requests, Roster, Staff}
+
+  alias Py.Switchboard.{
+    Casualties,
+    Listener,
+    Overdue,
+    Queue,
+    Report,
+    Request,
+    Requests,
+    Roster,
+    Staff
+  }
+
   alias Py.Worker.{Frame, Output, Template}
 
   # Requests that are taken in one go, and written with one write to each worker.
@@ -83,7 +95,8 @@ defmodule Py.Switchboard do
       {:ok, python}
     else
       {:error, text} ->
-        {:error, Error.new(:not_available, text <> " Run mix py.doctor to see all that was looked at.")}
+        {:error,
+         Error.new(:not_available, text <> " Run mix py.doctor to see all that was looked at.")}
     end
   end
 
@@ -160,7 +173,13 @@ defmodule Py.Switchboard do
 
   def handle_call({:resize, size}, _from, state) do
     state = %{state | options: %{state.options | size: size}}
-    state = %{state | roster: Roster.resize(state.roster, size), pool: Pool.resized(state.pool, size)}
+
+    state = %{
+      state
+      | roster: Roster.resize(state.roster, size),
+        pool: Pool.resized(state.pool, size)
+    }
+
     Pool.mark(state.pool.name, state.pool)
     {:reply, :ok, state |> Staff.stop_idle() |> Staff.staff() |> Requests.dispatch()}
   end
@@ -174,12 +193,30 @@ defmodule Py.Switchboard do
 
   defp broadcast(port, state, from, {mode, verb, deadline, body}) do
     ref = make_ref()
-    {id, state} = Requests.book(state, %Request{from: from, ref: ref, mode: mode, verb: verb, deadline: deadline, body: body})
+
+    {id, state} =
+      Requests.book(state, %Request{
+        from: from,
+        ref: ref,
+        mode: mode,
+        verb: verb,
+        deadline: deadline,
+        body: body
+      })
+
     {ref, Requests.hand(state, id, port)}
   end
 
   defp broadcast(port, state, from, :stacks) do
-    {id, state} = Requests.book(state, %Request{from: from, ref: ref = make_ref(), mode: :raw, port: port, question?: true})
+    {id, state} =
+      Requests.book(state, %Request{
+        from: from,
+        ref: ref = make_ref(),
+        mode: :raw,
+        port: port,
+        question?: true
+      })
+
     Worker.control(Roster.worker(state.roster, port), Frame.stacks(id))
     {ref, state}
   end
@@ -188,12 +225,19 @@ defmodule Py.Switchboard do
 
   @impl true
   def handle_info({:py_call, request}, state),
-    do: {:noreply, [request] |> Requests.more(@batch) |> Requests.take_all(state) |> Requests.dispatch()}
+    do:
+      {:noreply,
+       [request] |> Requests.more(@batch) |> Requests.take_all(state) |> Requests.dispatch()}
 
   def handle_info({port, {:data, bytes}}, state) when is_port(port) do
     case Roster.fetch(state.roster, port) do
       {:ok, worker} ->
-        {:noreply, worker.partial |> Listener.joined(bytes) |> Listener.listen(port, state) |> Requests.requeue() |> Requests.dispatch()}
+        {:noreply,
+         worker.partial
+         |> Listener.joined(bytes)
+         |> Listener.listen(port, state)
+         |> Requests.requeue()
+         |> Requests.dispatch()}
 
       :error ->
         {:noreply, state}
@@ -202,8 +246,15 @@ defmodule Py.Switchboard do
 
   def handle_info({port, {:exit_status, status}}, state) when is_port(port) do
     case Roster.fetch(state.roster, port) do
-      {:ok, worker} -> {:noreply, worker |> Casualties.ended(Worker.exit(status), state) |> Staff.staff() |> Requests.dispatch()}
-      :error -> {:noreply, state}
+      {:ok, worker} ->
+        {:noreply,
+         worker
+         |> Casualties.ended(Worker.exit(status), state)
+         |> Staff.staff()
+         |> Requests.dispatch()}
+
+      :error ->
+        {:noreply, state}
     end
   end
 
@@ -233,7 +284,12 @@ defmodule Py.Switchboard do
   end
 
   def handle_info({:EXIT, pid, reason}, %{template: {_stage, pid, _socket}} = state) do
-    error = Error.new(:crashed, "its process in the node exited with #{inspect(reason)}; this is a bug, please report it")
+    error =
+      Error.new(
+        :crashed,
+        "its process in the node exited with #{inspect(reason)}; this is a bug, please report it"
+      )
+
     handle_info({:py_template, pid, {:died, error}}, state)
   end
 
@@ -242,8 +298,15 @@ defmodule Py.Switchboard do
 
   def handle_info({:tcp, socket, bytes}, state) do
     case Enum.find(Roster.workers(state.roster), &(&1.output.socket == socket)) do
-      nil -> {:noreply, state}
-      worker -> {:noreply, Requests.put(state, %{worker | output: Output.take(worker.output, bytes, Casualties.facts_of(worker, state))})}
+      nil ->
+        {:noreply, state}
+
+      worker ->
+        {:noreply,
+         Requests.put(state, %{
+           worker
+           | output: Output.take(worker.output, bytes, Casualties.facts_of(worker, state))
+         })}
     end
   end
 
@@ -258,26 +321,35 @@ defmodule Py.Switchboard do
   def handle_info({{:py_dead, id}, _monitor, :process, _pid, _reason}, state),
     do: {:noreply, state |> Requests.cancel(id) |> Requests.dispatch()}
 
-  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state), do: {:noreply, Requests.reader_died(state, monitor)}
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state),
+    do: {:noreply, Requests.reader_died(state, monitor)}
 
-  def handle_info({:py_returned, port, segment}, state), do: {:noreply, Requests.give_back(state, port, segment)}
+  def handle_info({:py_returned, port, segment}, state),
+    do: {:noreply, Requests.give_back(state, port, segment)}
 
-  def handle_info(:tick, state), do: {:noreply, %{state | ticks?: false} |> Overdue.look() |> Requests.dispatch()}
-  def handle_info(:round, state), do: {:noreply, state |> Staff.go_round() |> Staff.staff() |> Requests.dispatch()}
+  def handle_info(:tick, state),
+    do: {:noreply, %{state | ticks?: false} |> Overdue.look() |> Requests.dispatch()}
+
+  def handle_info(:round, state),
+    do: {:noreply, state |> Staff.go_round() |> Staff.staff() |> Requests.dispatch()}
 
   def handle_info(:collect, state) do
     :erlang.garbage_collect()
     {:noreply, state}
   end
 
-  def handle_info(:staff, state), do: {:noreply, %{state | roster: Roster.patient(state.roster)} |> Staff.staff() |> Requests.dispatch()}
+  def handle_info(:staff, state),
+    do:
+      {:noreply,
+       %{state | roster: Roster.patient(state.roster)} |> Staff.staff() |> Requests.dispatch()}
 
   def handle_info({:start_timeout, port}, state) do
     case Roster.fetch(state.roster, port) do
       {:ok, %{stage: stage} = worker} when stage in [:starting, :unconnected] ->
         {:noreply, worker |> Staff.too_slow(state) |> Staff.staff() |> Requests.dispatch()}
 
-      _serves_or_gone -> {:noreply, state}
+      _serves_or_gone ->
+        {:noreply, state}
     end
   end
 
@@ -288,7 +360,14 @@ defmodule Py.Switchboard do
   def overloaded(%{board: board} = pool) do
     load = :atomics.get(board.load, 1)
     running = min(load, board.size)
-    info = %{running: running, queued: load - running, size: board.size, max_queue: board.max_queue}
+
+    info = %{
+      running: running,
+      queued: load - running,
+      size: board.size,
+      max_queue: board.max_queue
+    }
+
     Telemetry.overloaded(pool, info)
 
     {:error,

@@ -80,7 +80,16 @@ defmodule Py.Worker do
 
     with {:ok, port} <- open_port(settings) do
       Port.command(port, Frame.configure(facts))
-      worker = %__MODULE__{number: number, role: role, port: port, token: token, started: now(), output: Output.new()}
+
+      worker = %__MODULE__{
+        number: number,
+        role: role,
+        port: port,
+        token: token,
+        started: now(),
+        output: Output.new()
+      }
+
       {:ok, %{worker | os_pid: os_pid(port)}}
     else
       {:error, text} ->
@@ -96,7 +105,9 @@ defmodule Py.Worker do
     error in [ErlangError, SystemLimitError, ArgumentError] -> {:error, reason(error)}
   end
 
-  defp reason(%ErlangError{original: reason}) when is_atom(reason), do: "#{:file.format_error(reason)} (#{reason})"
+  defp reason(%ErlangError{original: reason}) when is_atom(reason),
+    do: "#{:file.format_error(reason)} (#{reason})"
+
   defp reason(error), do: Exception.message(error)
 
   # Known before the worker says it: one that never does can be killed.
@@ -107,7 +118,8 @@ defmodule Py.Worker do
     end
   end
 
-  defp arguments({:forked, template}, socket, _python, _options), do: ["fork", "--socket", socket, "--", template]
+  defp arguments({:forked, template}, socket, _python, _options),
+    do: ["fork", "--socket", socket, "--", template]
 
   defp arguments(role, socket, python, options) do
     ["worker", "--socket", socket] ++
@@ -122,7 +134,14 @@ defmodule Py.Worker do
     env = for {name, value} <- options.env, do: {to_charlist(name), to_charlist(value)}
     cd = if options.cd, do: [cd: options.cd], else: []
 
-    [:nouse_stdio, :binary, :stream, :exit_status, args: arguments, env: [{'PY_TOKEN', to_charlist(token)} | env]] ++ cd
+    [
+      :nouse_stdio,
+      :binary,
+      :stream,
+      :exit_status,
+      args: arguments,
+      env: [{'PY_TOKEN', to_charlist(token)} | env]
+    ] ++ cd
   end
 
   defp limit(nil), do: []
@@ -134,7 +153,12 @@ defmodule Py.Worker do
   @spec start_frame(t, Frame.id(), map, pid) :: iodata
   def start_frame(worker, id, options, leader) do
     %{source: init, file: file, line: line} = init(worker.role, options.init)
-    paths = if match?({:forked, _template}, worker.role), do: [], else: Enum.map(options.paths, &Path.expand/1)
+
+    paths =
+      if match?({:forked, _template}, worker.role),
+        do: [],
+        else: Enum.map(options.paths, &Path.expand/1)
+
     Frame.start(id, Frame.deadline(options.start_timeout), {leader, init, file, line, paths})
   end
 
@@ -205,7 +229,9 @@ defmodule Py.Worker do
 
   def flush(worker) do
     # One that reads nothing, stopped as a process, must not stop the pool: what it does not take waits.
-    if Port.command(worker.port, worker.outgoing, [:nosuspend]), do: %{worker | outgoing: []}, else: worker
+    if Port.command(worker.port, worker.outgoing, [:nosuspend]),
+      do: %{worker | outgoing: []},
+      else: worker
   rescue
     # It is dead: its end is on the way, and with it what becomes of these.
     ArgumentError -> %{worker | outgoing: []}
@@ -220,7 +246,8 @@ defmodule Py.Worker do
     %{worker | control: socket, stage: stage}
   end
 
-  def connect(worker, :output, socket), do: %{worker | output: Output.connect(worker.output, socket)}
+  def connect(worker, :output, socket),
+    do: %{worker | output: Output.connect(worker.output, socket)}
 
   @doc "Sends what the control thread of the worker listens to."
   @spec control(t, iodata) :: :ok
@@ -240,7 +267,9 @@ defmodule Py.Worker do
   @spec lend(t, Py.Segments.shared()) :: {:ok, t} | :error
   def lend(worker, {id, segment, _len}) do
     if MapSet.member?(worker.known, id) or show(worker, id, segment),
-      do: {:ok, %{worker | known: MapSet.put(worker.known, id), lent: Map.put(worker.lent, id, segment)}},
+      do:
+        {:ok,
+         %{worker | known: MapSet.put(worker.known, id), lent: Map.put(worker.lent, id, segment)}},
       else: :error
   end
 

@@ -12,7 +12,8 @@ defmodule Py.Switchboard.Casualties do
   def facts_of(worker, state), do: %{pool: state.pool.name, os_pid: worker.os_pid}
 
   # A worker died. What it had is lost; what it did not begin is not.
-  @spec ended(Worker.t(), {:code | :signal, non_neg_integer} | nil, Switchboard.state()) :: Switchboard.state()
+  @spec ended(Worker.t(), {:code | :signal, non_neg_integer} | nil, Switchboard.state()) ::
+          Switchboard.state()
   def ended(worker, exit, state) do
     {_output, words} = Output.last_words(worker.output, facts_of(worker, state))
     worker = Worker.receive_segments(worker)
@@ -20,7 +21,14 @@ defmodule Py.Switchboard.Casualties do
     # What it had answered and not written counts as answered.
     state = Enum.reduce(frames, Requests.put(state, worker), &Listener.frame(&1, worker.port, &2))
     error = crash(worker, exit, words)
-    state = lost(%{Requests.requeue(state) | roster: Roster.remove(state.roster, worker)}, worker, begun, error)
+
+    state =
+      lost(
+        %{Requests.requeue(state) | roster: Roster.remove(state.roster, worker)},
+        worker,
+        begun,
+        error
+      )
 
     cond do
       worker.stage == :starting -> Staff.worker_failed(state, worker, error)
@@ -44,8 +52,12 @@ defmodule Py.Switchboard.Casualties do
     {over, waiting} = Enum.split_with(had, fn {id, request} -> begun?(id, request, begun) end)
     take_in(state, worker, waiting)
 
-    state = Enum.reduce(over, state, fn {id, request}, state -> give_up(state, id, request, error) end)
-    waiting |> Enum.sort(:desc) |> Enum.reduce(state, fn {id, request}, state -> wait_again(state, id, request) end)
+    state =
+      Enum.reduce(over, state, fn {id, request}, state -> give_up(state, id, request, error) end)
+
+    waiting
+    |> Enum.sort(:desc)
+    |> Enum.reduce(state, fn {id, request}, state -> wait_again(state, id, request) end)
   end
 
   defp begun?(_id, %{question?: true}, _begun), do: true
@@ -57,7 +69,9 @@ defmodule Py.Switchboard.Casualties do
   # The segments that it read, but for those of requests that are to run elsewhere.
   defp take_in(state, worker, waiting) do
     kept = for {_id, %{shared: {segment, _memory, _len}}} <- waiting, do: segment
-    for {segment, memory} <- Map.drop(worker.lent, kept), do: Segments.put(state.pool.board.segments, segment, memory)
+
+    for {segment, memory} <- Map.drop(worker.lent, kept),
+        do: Segments.put(state.pool.board.segments, segment, memory)
   end
 
   defp give_up(state, id, request, error) do

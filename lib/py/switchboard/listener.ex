@@ -33,16 +33,32 @@ defmodule Py.Switchboard.Listener do
   def frame({kind, id, run, bytes}, port, state) when kind in [:reply, :fault] do
     case Map.pop(state.requests, id) do
       # Nobody waits for it any more.
-      {nil, _requests} -> state
-      {%{mode: :over} = request, requests} -> Requests.relieved(%{state | requests: requests}, request)
-      {%{mode: :start} = request, requests} -> Staff.started(%{state | requests: requests}, request, port, Frame.result(kind, bytes))
-      {request, requests} -> Requests.settle(%{state | requests: requests}, id, request, fn -> Request.reply(request, kind, run, bytes) end)
+      {nil, _requests} ->
+        state
+
+      {%{mode: :over} = request, requests} ->
+        Requests.relieved(%{state | requests: requests}, request)
+
+      {%{mode: :start} = request, requests} ->
+        Staff.started(%{state | requests: requests}, request, port, Frame.result(kind, bytes))
+
+      {request, requests} ->
+        Requests.settle(%{state | requests: requests}, id, request, fn ->
+          Request.reply(request, kind, run, bytes)
+        end)
     end
   end
 
   def frame({:shared, id, run, segment, len}, port, state) do
     worker = receive_segment(Roster.worker(state.roster, port), segment)
-    loan = %Loan{board: self(), port: port, id: segment, segment: worker.segments[segment], len: len}
+
+    loan = %Loan{
+      board: self(),
+      port: port,
+      id: segment,
+      segment: worker.segments[segment],
+      len: len
+    }
 
     case Map.pop(state.requests, id) do
       {nil, _requests} ->
@@ -56,7 +72,10 @@ defmodule Py.Switchboard.Listener do
       {request, requests} ->
         reader = Request.lend(request, run, loan)
         worker = %{worker | readers: Map.put(worker.readers, segment, Process.monitor(reader))}
-        Requests.settle(Requests.put(%{state | requests: requests}, worker), id, request, fn -> :ok end)
+
+        Requests.settle(Requests.put(%{state | requests: requests}, worker), id, request, fn ->
+          :ok
+        end)
     end
   end
 
@@ -74,7 +93,11 @@ defmodule Py.Switchboard.Listener do
   end
 
   def frame({:dropped, segment}, port, state),
-    do: %{state | roster: Roster.update(state.roster, port, &%{&1 | segments: Map.delete(&1.segments, segment)})}
+    do: %{
+      state
+      | roster:
+          Roster.update(state.roster, port, &%{&1 | segments: Map.delete(&1.segments, segment)})
+    }
 
   def frame({:given_back, id}, port, state) do
     case state.requests do
@@ -95,7 +118,12 @@ defmodule Py.Switchboard.Listener do
     case state.requests do
       %{^id => request} ->
         state = Requests.relieved(state, request)
-        state = %{state | roster: Roster.update(state.roster, port, &%{&1 | awaiting: &1.awaiting + 1})}
+
+        state = %{
+          state
+          | roster: Roster.update(state.roster, port, &%{&1 | awaiting: &1.awaiting + 1})
+        }
+
         %{state | requests: Map.put(state.requests, id, %{request | awaiting?: true})}
 
       _cancelled ->
@@ -125,7 +153,10 @@ defmodule Py.Switchboard.Listener do
   defp keep_lent(state, %{shared: nil}, _port), do: state
 
   defp keep_lent(state, %{shared: {segment, _memory, _len}}, port),
-    do: %{state | roster: Roster.update(state.roster, port, &%{&1 | lent: Map.delete(&1.lent, segment)})}
+    do: %{
+      state
+      | roster: Roster.update(state.roster, port, &%{&1 | lent: Map.delete(&1.lent, segment)})
+    }
 
   # A segment is sent before the frame that names it, on another way.
   defp receive_segment(worker, segment) do

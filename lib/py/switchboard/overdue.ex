@@ -29,8 +29,11 @@ defmodule Py.Switchboard.Overdue do
 
   defp grow_old(id, state) do
     case state.requests do
-      %{^id => %{from: from}} when from != nil -> %{state | old: Map.put(state.old, id, watch(from, id))}
-      _settled -> state
+      %{^id => %{from: from}} when from != nil ->
+        %{state | old: Map.put(state.old, id, watch(from, id))}
+
+      _settled ->
+        state
     end
   end
 
@@ -54,10 +57,17 @@ defmodule Py.Switchboard.Overdue do
   # A worker tells the end of the time of what it has by itself.
   defp look_at_time(id, request, now, state) do
     case request do
-      %{deadline: deadline} when deadline in [0, nil] or deadline > now -> state
-      %{port: nil} -> Requests.fail(state, id, too_late(state))
-      %{deadline: deadline} = request when now > deadline + @tells_within -> give_up_silent(state, id, request)
-      _is_being_told -> state
+      %{deadline: deadline} when deadline in [0, nil] or deadline > now ->
+        state
+
+      %{port: nil} ->
+        Requests.fail(state, id, too_late(state))
+
+      %{deadline: deadline} = request when now > deadline + @tells_within ->
+        give_up_silent(state, id, request)
+
+      _is_being_told ->
+        state
     end
   end
 
@@ -65,7 +75,11 @@ defmodule Py.Switchboard.Overdue do
     text = "the time was up before it could run"
 
     if Roster.serving(state.roster) == [] and state.roster.last_failure,
-      do: Error.new(:timeout, text <> ", since no worker serves: " <> Exception.message(state.roster.last_failure)),
+      do:
+        Error.new(
+          :timeout,
+          text <> ", since no worker serves: " <> Exception.message(state.roster.last_failure)
+        ),
       else: Error.new(:timeout, text)
   end
 
@@ -75,7 +89,12 @@ defmodule Py.Switchboard.Overdue do
     over = %{request | mode: :over, from: nil, ref: nil}
     state = Requests.forget(state, id, request)
     limit = request.deadline + (state.options.grace + @kill_after) * 1_000_000
-    %{state | requests: Map.put(state.requests, id, over), silent: Map.put(state.silent, id, limit)}
+
+    %{
+      state
+      | requests: Map.put(state.requests, id, over),
+        silent: Map.put(state.silent, id, limit)
+    }
   end
 
   defp kill_if_silent({id, limit}, now, state) do

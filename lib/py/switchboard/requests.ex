@@ -188,13 +188,21 @@ defmodule Py.Switchboard.Requests do
 
   defp interrupt(state, id, port) do
     Worker.control(Roster.worker(state.roster, port), Frame.cancel(id))
-    %{state | roster: Roster.update(state.roster, port, &%{&1 | interrupted: &1.interrupted || Worker.now()})}
+
+    %{
+      state
+      | roster:
+          Roster.update(state.roster, port, &%{&1 | interrupted: &1.interrupted || Worker.now()})
+    }
   end
 
   @spec fail(Switchboard.state(), Frame.id(), Error.t()) :: Switchboard.state()
   def fail(state, id, error) do
     {request, requests} = Map.pop!(state.requests, id)
-    settle(%{state | requests: requests}, id, request, fn -> Request.answer(request, {:error, error}) end)
+
+    settle(%{state | requests: requests}, id, request, fn ->
+      Request.answer(request, {:error, error})
+    end)
   end
 
   @spec put(Switchboard.state(), Worker.t()) :: Switchboard.state()

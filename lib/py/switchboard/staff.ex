@@ -28,10 +28,15 @@ defmodule Py.Switchboard.Staff do
 
   # Starts as many workers as are missing, unless the last ones failed just now.
   @spec staff(Switchboard.state()) :: Switchboard.state()
-  def staff(%{template: :wanted, roster: %{waits?: false, wanted: wanted}} = state) when wanted > 0,
-    do: %{state | template: Template.start(state.python, state.options, state.facts, state.leader)}
+  def staff(%{template: :wanted, roster: %{waits?: false, wanted: wanted}} = state)
+      when wanted > 0,
+      do: %{
+        state
+        | template: Template.start(state.python, state.options, state.facts, state.leader)
+      }
 
-  def staff(%{template: template} = state) when template == :wanted or elem(template, 0) == :starting, do: state
+  def staff(%{template: template} = state)
+      when template == :wanted or elem(template, 0) == :starting, do: state
 
   def staff(state) do
     case Roster.missing(state.roster) do
@@ -55,13 +60,19 @@ defmodule Py.Switchboard.Staff do
         %{state | roster: Roster.add(state.roster, worker)}
 
       {:error, text} ->
-        failed(state, Error.new(:not_available, text), "a worker of #{inspect(state.pool.name)} did not start", 1)
+        failed(
+          state,
+          Error.new(:not_available, text),
+          "a worker of #{inspect(state.pool.name)} did not start",
+          1
+        )
     end
   end
 
   defp start_timer(_worker, :infinity), do: :ok
   # `init` has its own deadline within that; what comes before it has none.
-  defp start_timer(worker, timeout), do: Process.send_after(self(), {:start_timeout, worker.port}, timeout + @kill_after)
+  defp start_timer(worker, timeout),
+    do: Process.send_after(self(), {:start_timeout, worker.port}, timeout + @kill_after)
 
   @spec started(Switchboard.state(), Request.t(), port, Py.Caller.result()) :: Switchboard.state()
   def started(state, request, port, :ok) do
@@ -76,7 +87,8 @@ defmodule Py.Switchboard.Staff do
   end
 
   @spec stop_idle(Switchboard.state()) :: Switchboard.state()
-  def stop_idle(state), do: Enum.reduce(Roster.draining(state.roster), state, &stop_when_idle(&2, &1))
+  def stop_idle(state),
+    do: Enum.reduce(Roster.draining(state.roster), state, &stop_when_idle(&2, &1))
 
   # One that is to go serves no more.
   defp serves(%{stage: :draining} = worker), do: worker
@@ -113,7 +125,10 @@ defmodule Py.Switchboard.Staff do
   @spec too_slow(Worker.t(), Switchboard.state()) :: Switchboard.state()
   def too_slow(worker, state) do
     Worker.stop(worker)
-    text = "the worker did not begin to serve within #{state.options.start_timeout} ms (start_timeout:)"
+
+    text =
+      "the worker did not begin to serve within #{state.options.start_timeout} ms (start_timeout:)"
+
     worker_failed(without(state, worker), worker, Error.new(:starting, text))
   end
 
@@ -121,18 +136,34 @@ defmodule Py.Switchboard.Staff do
   def template(%{template: {_stage, pid, _socket}} = state, pid, what), do: template(state, what)
   def template(state, _of_before, _what), do: state
 
-  def template(%{template: {:starting, pid, socket}} = state, :active), do: %{state | template: {:active, pid, socket}}
+  def template(%{template: {:starting, pid, socket}} = state, :active),
+    do: %{state | template: {:active, pid, socket}}
 
   def template(state, {:off, why}) do
-    Logger.warning("each worker of #{inspect(state.pool.name)} runs init: by itself, in spite of prefork: true, since #{why}")
+    Logger.warning(
+      "each worker of #{inspect(state.pool.name)} runs init: by itself, in spite of prefork: true, since #{why}"
+    )
+
     %{state | template: {:off, why}}
   end
 
   def template(state, {:failed, error}),
-    do: failed(%{state | template: :wanted}, error, "the template of #{inspect(state.pool.name)} did not start", 1)
+    do:
+      failed(
+        %{state | template: :wanted},
+        error,
+        "the template of #{inspect(state.pool.name)} did not start",
+        1
+      )
 
   def template(state, {:died, error}),
-    do: failed(%{state | template: :wanted}, error, "the template of #{inspect(state.pool.name)} died", @chances)
+    do:
+      failed(
+        %{state | template: :wanted},
+        error,
+        "the template of #{inspect(state.pool.name)} died",
+        @chances
+      )
 
   @spec worker_failed(Switchboard.state(), Worker.t(), Error.t()) :: Switchboard.state()
   def worker_failed(state, worker, error) do
@@ -151,7 +182,9 @@ defmodule Py.Switchboard.Staff do
       Logger.error("#{what}: #{Exception.message(error)}")
     end
 
-    if delay != nil and roster.failures >= chances and Roster.serving(roster) == [], do: fail_queued(state, error), else: state
+    if delay != nil and roster.failures >= chances and Roster.serving(roster) == [],
+      do: fail_queued(state, error),
+      else: state
   end
 
   # Nobody is there to run them, and nobody may come for long.
@@ -164,7 +197,10 @@ defmodule Py.Switchboard.Staff do
   def go_round(state) do
     Process.send_after(self(), :round, @round)
     state = state |> stop_idle() |> end_stopped() |> forget_segments()
-    worn = for worker <- Roster.workers(state.roster), worn?(worker, state.options), do: worker.port
+
+    worn =
+      for worker <- Roster.workers(state.roster), worn?(worker, state.options), do: worker.port
+
     %{state | roster: Roster.replace(state.roster, worn)}
   end
 
@@ -176,14 +212,23 @@ defmodule Py.Switchboard.Staff do
     |> Roster.workers()
     |> Enum.filter(&(&1.interrupted && &1.interrupted < limit))
     |> Enum.reduce(state, fn worker, state ->
-      if Worker.stopped?(worker), do: kill(state, worker.port), else: Requests.put(state, %{worker | interrupted: nil})
+      if Worker.stopped?(worker),
+        do: kill(state, worker.port),
+        else: Requests.put(state, %{worker | interrupted: nil})
     end)
   end
 
   defp forget_segments(state) do
     case Segments.sweep(state.pool.board.segments) do
-      [] -> state
-      dropped -> Enum.reduce(Roster.workers(state.roster), state, &Requests.put(&2, Worker.forget(&1, dropped)))
+      [] ->
+        state
+
+      dropped ->
+        Enum.reduce(
+          Roster.workers(state.roster),
+          state,
+          &Requests.put(&2, Worker.forget(&1, dropped))
+        )
     end
   end
 
