@@ -7,6 +7,7 @@ defmodule Py.Reception do
 
   @patience 5_000
   @pause 100
+  @sweep 60_000
   @token_bytes 16
 
   # A token in hexadecimal digits, a role of up to seven letters.
@@ -46,10 +47,18 @@ defmodule Py.Reception do
       :ets.new(__MODULE__, [:named_table, :public, write_concurrency: true])
       :persistent_term.put(__MODULE__, name)
       spawn_link(fn -> accept(listener) end)
+      :timer.send_interval(@sweep, :sweep)
       {:ok, listener}
     else
       {:error, reason} -> {:stop, {:no_socket_for_workers, reason}}
     end
+  end
+
+  # Pools that were killed forget nothing by themselves.
+  @impl true
+  def handle_info(:sweep, listener) do
+    for {token, owner} <- :ets.tab2list(__MODULE__), not Process.alive?(owner), do: forget(token)
+    {:noreply, listener}
   end
 
   defp accept(listener) do

@@ -232,6 +232,8 @@ defmodule Py.Switchboard do
   def handle_info({port, {:data, bytes}}, state) when is_port(port) do
     case Roster.fetch(state.roster, port) do
       {:ok, worker} ->
+        :counters.add(worker.read, 1, byte_size(bytes))
+
         {:noreply,
          worker.partial
          |> Listener.joined(bytes)

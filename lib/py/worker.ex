@@ -33,8 +33,9 @@ defmodule Py.Worker do
     pipe: nil,
     # Since when something of it is to be interrupted, if that is.
     interrupted: nil,
-    # The beginning of a frame whose end was not read yet.
+    # The beginning of a frame whose end was not read yet, and how many bytes were read since it was started.
     partial: "",
+    read: nil,
     # Segments of ours: those that it has, and those that it reads.
     known: MapSet.new(),
     lent: %{},
@@ -87,7 +88,8 @@ defmodule Py.Worker do
         port: port,
         token: token,
         started: now(),
-        output: Output.new()
+        output: Output.new(),
+        read: :counters.new(1, [])
       }
 
       {:ok, %{worker | os_pid: os_pid(port)}}
@@ -311,19 +313,24 @@ defmodule Py.Worker do
   end
 
   # Where the page has what: see `native/worker/src/page.rs`.
-  @threads 127
-  @more_threads 0xFFFF_FFFF_FFFF_FFFF
+  @threads 126
+  @written 126
+  @len 127
   @kept 1024
+  @more_threads 0xFFFF_FFFF_FFFF_FFFF
 
   @doc "What the page of a dead worker tells: the ids of requests that had begun, and frames that it did not write."
   @spec last_page(t) :: {MapSet.t() | :unknown, [tuple]}
   def last_page(%__MODULE__{page: nil}), do: {:unknown, []}
 
-  def last_page(%__MODULE__{page: page}) do
+  def last_page(%__MODULE__{page: page} = worker) do
     begun = MapSet.new(0..(@threads - 1), &Base.segment_word(page, &1))
     begun = if MapSet.member?(begun, @more_threads), do: :unknown, else: begun
-    len = min(Base.segment_word(page, @threads), Base.segment_size(page) - @kept)
-    {frames, _rest} = page |> Base.segment_read(@kept, len) |> Frame.split()
+    len = min(Base.segment_word(page, @len), Base.segment_size(page) - @kept)
+    # Some of it, or all, may have been written just before the end.
+    known = :counters.get(worker.read, 1) - byte_size(worker.partial) - Base.segment_word(page, @written)
+    known = known |> max(0) |> min(len)
+    {frames, _rest} = page |> Base.segment_read(@kept + known, len - known) |> Frame.split()
     {begun, frames}
   end
 

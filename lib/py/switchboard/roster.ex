@@ -222,7 +222,9 @@ defmodule Py.Switchboard.Roster do
 
   def failed(%{waits?: true} = roster, error), do: {nil, %{roster | last_failure: error}}
 
-  def failed(roster, error), do: wait(%{roster | last_failure: error})
+  def failed(roster, error) do
+    {delay(roster.failures), %{roster | failures: roster.failures + 1, waits?: true, last_failure: error}}
+  end
 
   @doc """
   A worker that served has died. It is replaced at once, unless one after the other dies as soon as it serves and without
@@ -232,28 +234,13 @@ defmodule Py.Switchboard.Roster do
   def died(roster, worker, error) do
     roster = %{roster | restarts: roster.restarts + 1, last_failure: error}
     early? = worker.calls == 0 and Worker.now() - worker.started < @early
+    deaths = if early?, do: roster.early_deaths + 1, else: 0
+    roster = %{roster | early_deaths: deaths}
 
-    cond do
-      not early? ->
-        {nil, %{roster | early_deaths: 0}}
-
-      roster.early_deaths < @chances ->
-        {nil, %{roster | early_deaths: roster.early_deaths + 1}}
-
-      roster.waits? ->
-        {nil, roster}
-
-      true ->
-        wait(%{
-          roster
-          | failures: roster.early_deaths - @chances,
-            early_deaths: roster.early_deaths + 1
-        })
-    end
+    if deaths > @chances and not roster.waits?,
+      do: {delay(deaths - @chances - 1), %{roster | waits?: true}},
+      else: {nil, roster}
   end
 
-  defp wait(roster) do
-    delay = min(@first_delay * Integer.pow(2, min(roster.failures, 16)), @longest_delay)
-    {delay, %{roster | failures: roster.failures + 1, waits?: true}}
-  end
+  defp delay(failures), do: min(@first_delay * Integer.pow(2, min(failures, 16)), @longest_delay)
 end

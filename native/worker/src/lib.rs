@@ -91,7 +91,7 @@ impl Process {
 
     fn serve(self, py: Python<'_>) -> PyResult<()> {
         let Inbox { out, segments, .. } = self.inbox;
-        out.page.open();
+        out.open_page();
         segments.show_page(out);
         boot::staff(self.interpreter)?;
         control::spawn(self.inbox)?;

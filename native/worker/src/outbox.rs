@@ -34,6 +34,8 @@ pub struct Outbox {
 struct Kept {
     bytes: Vec<u8>,
     since: Option<Instant>,
+    /// Bytes that went through this pipe before these.
+    written: u64,
 }
 
 impl Outbox {
@@ -45,7 +47,15 @@ impl Outbox {
 
     /// Goes on with another pipe, in a process that was forked when nothing was in line.
     pub fn reopen(&self, pipe: OwnedFd) -> std::io::Result<()> {
+        self.lock().written = 0;
         ffi::replace(&self.pipe, &pipe)
+    }
+
+    /// Keeps in the page, from now on, what it keeps.
+    pub fn open_page(&self) {
+        let mut kept = self.lock();
+        self.write(&mut kept);
+        self.page.open(kept.written);
     }
 
     /// Puts a frame in line, to go out with the others.
@@ -94,13 +104,14 @@ impl Outbox {
                 Err(_) => crate::leave(),
             }
         }
+        kept.written += kept.bytes.len() as u64;
         if kept.bytes.capacity() > KEPT {
             kept.bytes = Vec::new();
         }
         kept.bytes.clear();
         kept.since = None;
         if !ffi::is_child() {
-            self.page.clear();
+            self.page.clear(kept.written);
         }
     }
 

@@ -2,7 +2,7 @@
 //! requests had begun, and what was answered and not yet written.
 //!
 //! The first words are the ids of the requests that threads began last, one word a thread. Then comes
-//! the length of what the outbox keeps, and what it keeps.
+//! how many bytes were written, the length of what the outbox keeps, and what it keeps.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -11,8 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use py_shared::Segment;
 
 /// Threads that are told apart. Where there is one more the last word says so, and nothing is known of what had begun.
-const THREADS: usize = 126;
-const MORE: usize = 126;
+const THREADS: usize = 125;
+const MORE: usize = 125;
+
+/// Where it is that tells how much was written before what is kept: it may be that it was written, or
+/// begun to be, and this process died before it could say so.
+const WRITTEN: usize = 126;
 
 /// Where the length of what is kept is, as a word, and where what is kept begins.
 const LEN: usize = 127;
@@ -29,9 +33,10 @@ static PLACES: AtomicUsize = AtomicUsize::new(0);
 
 impl Page {
     /// Where there is no memory for it, nothing is told.
-    pub fn open(&self) {
+    pub fn open(&self, written: u64) {
         if let Ok(segment) = Segment::create(1) {
             let _ = self.0.set(segment);
+            self.clear(written);
         }
     }
 
@@ -62,10 +67,11 @@ impl Page {
         }
     }
 
-    /// The outbox has written what it kept.
-    pub fn clear(&self) {
-        if let Some(word) = self.word(LEN) {
-            word.store(0, Ordering::Release);
+    /// The outbox has written what it kept, and so many bytes up to there.
+    pub fn clear(&self, total: u64) {
+        if let (Some(len), Some(written)) = (self.word(LEN), self.word(WRITTEN)) {
+            len.store(0, Ordering::Release);
+            written.store(total, Ordering::Release);
         }
     }
 
