@@ -328,7 +328,10 @@ defmodule Py.Worker do
     begun = if MapSet.member?(begun, @more_threads), do: :unknown, else: begun
     len = min(Base.segment_word(page, @len), Base.segment_size(page) - @kept)
     # Some of it, or all, may have been written just before the end.
-    known = :counters.get(worker.read, 1) - byte_size(worker.partial) - Base.segment_word(page, @written)
+    known =
+      :counters.get(worker.read, 1) - byte_size(worker.partial) -
+        Base.segment_word(page, @written)
+
     known = known |> max(0) |> min(len)
     {frames, _rest} = page |> Base.segment_read(@kept + known, len - known) |> Frame.split()
     {begun, frames}

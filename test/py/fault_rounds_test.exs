@@ -171,7 +171,10 @@ defmodule Py.FaultRoundsTest do
   defp settled(before, left) do
     keys = [:descendants, :files, :ports, :tokens, :owed, :processes]
     now = facts()
-    if left == 0 or Map.take(now, keys) == Map.take(before, keys), do: now, else: Process.sleep(10) && settled(before, left - 1)
+
+    if left == 0 or Map.take(now, keys) == Map.take(before, keys),
+      do: now,
+      else: Process.sleep(10) && settled(before, left - 1)
   end
 
   defp rss do
@@ -192,7 +195,11 @@ defmodule Py.FaultRoundsTest do
     :rand.seed(:exsss, {1, 2, 3})
     {micros, _} = :timer.tc(fn -> for n <- 2..(@rounds + 1), do: run(n) end)
     after_all = settled(before, 300)
-    IO.puts("fault rounds: #{@rounds} in #{div(micros, 1_000_000)} s, rss #{memory} -> #{rss()} kB, #{inspect(after_all)}")
+
+    IO.puts(
+      "fault rounds: #{@rounds} in #{div(micros, 1_000_000)} s, rss #{memory} -> #{rss()} kB, #{inspect(after_all)}"
+    )
+
     assert %{after_all | atoms: 0, maps: 0} == %{before | atoms: 0, maps: 0}
     assert after_all.atoms - before.atoms < 50
     assert rss() < memory + 20_000

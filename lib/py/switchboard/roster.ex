@@ -223,7 +223,8 @@ defmodule Py.Switchboard.Roster do
   def failed(%{waits?: true} = roster, error), do: {nil, %{roster | last_failure: error}}
 
   def failed(roster, error) do
-    {delay(roster.failures), %{roster | failures: roster.failures + 1, waits?: true, last_failure: error}}
+    {delay(roster.failures),
+     %{roster | failures: roster.failures + 1, waits?: true, last_failure: error}}
   end
 
   @doc """
