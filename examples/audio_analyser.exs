@@ -70,9 +70,23 @@ defmodule AudioAnalyser.Inputs do
   # Its format has an "address" of the samples, which the decoder follows: see audio.py.
   defp crashing(folder) do
     path = Path.join(folder, "crashing.wav")
-    format = <<0x7079::16-little, 1::16-little, 22_050::32-little, 44_100::32-little, 2::16-little, 16::16-little>>
+
+    format =
+      <<0x7079::16-little, 1::16-little, 22_050::32-little, 44_100::32-little, 2::16-little,
+        16::16-little>>
+
     data = <<8::64-little, 4096::32-little>>
-    chunks = ["WAVE", "fmt ", <<byte_size(format)::32-little>>, format, "data", <<byte_size(data)::32-little>>, data]
+
+    chunks = [
+      "WAVE",
+      "fmt ",
+      <<byte_size(format)::32-little>>,
+      format,
+      "data",
+      <<byte_size(data)::32-little>>,
+      data
+    ]
+
     File.write!(path, ["RIFF", <<IO.iodata_length(chunks)::32-little>>, chunks])
     {path, :crashed}
   end
@@ -97,8 +111,12 @@ defmodule AudioAnalyser.Example do
     File.mkdir_p!(folder)
     inputs = AudioAnalyser.Inputs.write(folder)
     # The one that crashes goes first, so that the others are analysed beside it and after it.
-    paths = inputs |> Enum.map(&elem(&1, 0)) |> Enum.sort_by(&(Path.basename(&1) != "crashing.wav"))
-    IO.puts("#{length(paths)} files in #{Path.relative_to_cwd(folder)}, four at a time over two processes\n")
+    paths =
+      inputs |> Enum.map(&elem(&1, 0)) |> Enum.sort_by(&(Path.basename(&1) != "crashing.wav"))
+
+    IO.puts(
+      "#{length(paths)} files in #{Path.relative_to_cwd(folder)}, four at a time over two processes\n"
+    )
 
     {microseconds, results} = :timer.tc(fn -> AudioAnalyser.analyse(paths) end)
     table(results)
@@ -139,7 +157,11 @@ defmodule AudioAnalyser.Example do
   defp number(text), do: String.pad_leading(text, 10)
 
   defp verify(file, kind, result) when is_atom(kind) do
-    check(match?({:error, %{kind: ^kind}}, result), "#{file} is an error of kind #{inspect(kind)}")
+    check(
+      match?({:error, %{kind: ^kind}}, result),
+      "#{file} is an error of kind #{inspect(kind)}"
+    )
+
     {:error, error} = result
     # It is not known where the node wrote to the process before it was told of its end.
     if kind == :crashed, do: check(error.exit in [{:signal, 11}, nil], "#{file} is a SIGSEGV")
@@ -152,12 +174,18 @@ defmodule AudioAnalyser.Example do
 
     for {feature, wanted} <- expected do
       got = analysis[to_string(feature)]
-      check(close?(wanted, got), "#{feature} of #{file} is #{inspect(wanted)}, not #{inspect(got)}")
+
+      check(
+        close?(wanted, got),
+        "#{feature} of #{file} is #{inspect(wanted)}, not #{inspect(got)}"
+      )
     end
   end
 
   # Numbers, within two per cent.
-  defp close?(wanted, got) when is_number(wanted) and is_number(got), do: abs(got - wanted) < 0.02 * wanted
+  defp close?(wanted, got) when is_number(wanted) and is_number(got),
+    do: abs(got - wanted) < 0.02 * wanted
+
   defp close?(wanted, got), do: wanted == got
 
   defp check(true, _what), do: :ok

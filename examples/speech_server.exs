@@ -83,7 +83,8 @@ end
 
 defmodule SpeechServer.Example do
   @sentences [
-    hello: "Hello! I am a speech synthesiser, and I live in an operating system process of my own.",
+    hello:
+      "Hello! I am a speech synthesiser, and I live in an operating system process of my own.",
     numbers: "One, two, three. Elixir calls, Python speaks.",
     killed: "My process was killed, and here is another one with the same voice."
   ]
@@ -156,8 +157,10 @@ defmodule SpeechServer.Example do
   end
 
   # The header that Python's wave module writes has 44 bytes; bytes a second are at its 28th.
-  defp seconds(<<"RIFF", _::24-bytes, rate::32-little, _::4-bytes, "data", size::32-little, _::binary>>),
-    do: Float.round(size / rate, 2)
+  defp seconds(
+         <<"RIFF", _::24-bytes, rate::32-little, _::4-bytes, "data", size::32-little, _::binary>>
+       ),
+       do: Float.round(size / rate, 2)
 
   defp loud?(<<"RIFF", _::40-bytes, samples::binary>>) do
     Enum.max(for(<<sample::16-little-signed <- samples>>, do: abs(sample)), fn -> 0 end) > 5_000

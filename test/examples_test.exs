@@ -19,7 +19,9 @@ defmodule Py.ExamplesTest do
   end
 
   defp run(arguments) do
-    paths = for path <- :code.get_path(), path = to_string(path), path =~ "_build", do: ["-pa", path]
+    paths =
+      for path <- :code.get_path(), path = to_string(path), path =~ "_build", do: ["-pa", path]
+
     System.cmd("elixir", List.flatten(paths) ++ arguments, stderr_to_stdout: true)
   end
 

@@ -13,5 +13,6 @@ defmodule Py.Bench.Pools do
   end
 
   @doc "A way for each kind of pool; `fun` gets the options of a call."
-  def both(fun), do: [{"queue", fn -> fun.([]) end}, {"process", fn -> fun.(on: Py.Bench.One) end}]
+  def both(fun),
+    do: [{"queue", fn -> fun.([]) end}, {"process", fn -> fun.(on: Py.Bench.One) end}]
 end

@@ -172,8 +172,13 @@ defmodule Py.Build do
   end
 
   defp build_now(minor, place) do
-    Logger.info("Py: building #{described(minor)}, which was not built when the project was compiled")
-    if missing([], place) == [] or minor == nil, do: build(minor, place), else: build_all([nil, minor], place)
+    Logger.info(
+      "Py: building #{described(minor)}, which was not built when the project was compiled"
+    )
+
+    if missing([], place) == [] or minor == nil,
+      do: build(minor, place),
+      else: build_all([nil, minor], place)
   end
 
   defp described(nil), do: "what worker processes need"

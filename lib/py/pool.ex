@@ -22,6 +22,26 @@ defmodule Py.Pool do
   runs `init:`, or is forked from a process that did (`prefork: true`). A worker that dies is replaced at once, and with
   growing pauses, from 0.1 to 30 s, while its successors do not come to serve.
 
+  ## Forked workers
+
+  With `prefork: true` a template process runs `init:` once and is forked into the workers, `max_calls:`, `resize/2` and
+  crashes included: a worker is there in milliseconds, and what `init:` loaded takes memory once.
+
+    * Shared is what nobody writes to: the buffers of arrays and models, code of libraries. Python objects are written to
+      by their use (reference counts). The `rss` in `info/1` and `max_memory:` count shared memory for each worker; what
+      a pool takes is the sum of `Pss` in `/proc/PID/smaps_rollup` of its template and its workers.
+    * A process with threads cannot be forked safely. Where there are threads after `init:`, other than those that their
+      libraries end for a fork, as OpenBLAS does, Logger names them once and each worker runs `init:` by itself; so it is
+      with an `init:` that awaits, whose event loop has a thread. Start threads in the first call, or by
+      `os.register_at_fork(after_in_child=...)`.
+    * `random` and the global generator of `numpy.random` are seeded anew in each worker, whatever seed `init:` gave
+      them. Generators that `init:` makes (`numpy.random.default_rng`, those of PyTorch) are the same in all workers; so
+      is what it opens: files, sockets and connections to databases are to be opened in the worker.
+    * A template that dies is started again, with the pauses of workers; living workers go on. How those end is not known
+      from then on: their calls are `:crashed` with `{:code, 125}`.
+
+  ## Example
+
       iex> {:ok, pid} = Py.Pool.start_link(name: MyPool, size: 2, init: "def double(x): return 2 * x")
       iex> Py.call(:__main__, :double, [21], on: MyPool)
       {:ok, 42}
@@ -97,7 +117,16 @@ defmodule Py.Pool do
     end
   end
 
-  @of_processes [:concurrency, :cd, :lazy, :prefork, :max_calls, :max_lifetime, :max_memory, :memory_limit]
+  @of_processes [
+    :concurrency,
+    :cd,
+    :lazy,
+    :prefork,
+    :max_calls,
+    :max_lifetime,
+    :max_memory,
+    :memory_limit
+  ]
 
   defp complete!(checked, given) do
     misplaced = for {key, _value} <- given, key in @of_processes, do: key
@@ -139,6 +168,9 @@ defmodule Py.Pool do
     * `threads`: threads that serve the pools of the node; `retired`: those given up because they did not come back,
       in the whole node and of pools that were stopped too
     * `calls`: calls taken since the pool started
+    * `workers`, of a pool of processes: of each its `os_pid`, `stage`, `rss` in bytes, `calls` and `age_ms`; `restarts`:
+      how many died; `last_failure`: why, of the last
+    * `prefork`: `false`, or with `prefork: true` what the template is at: `:starting`, `:active`, `{:off, reason}`
     * `inline`: whether a call with `inline: true` would run inline now: `:open`, or `{:closed, reason}` with the reason
       `:busy` (Python is at work), `:foreign_threads` (Python has threads that are not Py's: an executor's, say),
       `:not_serving` or `:unsupported` (CPython 3.14 before it can be told of stacks)
@@ -223,7 +255,8 @@ defmodule Py.Pool do
         GenServer.call(pool.pid, {:resize, size})
 
       {:ok, _pool} ->
-        {:error, Error.new(:not_available, "only pools in: :process can be resized while they serve")}
+        {:error,
+         Error.new(:not_available, "only pools in: :process can be resized while they serve")}
 
       error ->
         error

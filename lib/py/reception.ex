@@ -10,6 +10,9 @@ defmodule Py.Reception do
   @sweep 60_000
   @token_bytes 16
 
+  # A token in hexadecimal digits, a role of up to seven letters.
+  @greeting 2 * @token_bytes + String.length(" control\n")
+
   @spec start_link(term) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
@@ -38,7 +41,7 @@ defmodule Py.Reception do
     # In the abstract namespace of Linux a socket leaves no file behind.
     name = "py-#{System.pid()}-#{Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)}"
     address = {:local, <<0, name::binary>>}
-    options = [:binary, ifaddr: address, packet: :line, active: false, backlog: 1024]
+    options = [:binary, ifaddr: address, packet: :raw, active: false, backlog: 1024]
 
     with {:ok, listener} <- :gen_tcp.listen(0, options) do
       :ets.new(__MODULE__, [:named_table, :public, write_concurrency: true])
@@ -82,11 +85,11 @@ defmodule Py.Reception do
   end
 
   defp greet(socket) do
-    with {:ok, line} <- :gen_tcp.recv(socket, 0, @patience),
+    # No byte more is read than the greeting has: a segment may come right after it, and is lost when it is read so.
+    with {:ok, line} <- :gen_tcp.recv(socket, @greeting, @patience),
          [token, role] <- String.split(line),
          {:ok, role} <- role(role),
          [{^token, owner}] <- :ets.lookup(__MODULE__, token),
-         :ok <- :inet.setopts(socket, packet: :raw),
          :ok <- :gen_tcp.controlling_process(socket, owner) do
       send(owner, {:py_socket, token, role, socket})
     else

@@ -63,7 +63,9 @@ defmodule Py.Segments do
   @spec sweep(t) :: [id]
   def sweep(%{table: table}) do
     before = now() - @idle
-    newest_first = table |> :ets.tab2list() |> Enum.sort_by(fn {_key, _segment, since} -> -since end)
+
+    newest_first =
+      table |> :ets.tab2list() |> Enum.sort_by(fn {_key, _segment, since} -> -since end)
 
     {dropped, _bytes} =
       Enum.flat_map_reduce(newest_first, 0, fn {{size, _id} = key, _segment, since}, bytes ->

@@ -45,12 +45,16 @@ defmodule Py.Survivor do
     {name, names} = Map.pop!(names, monitor)
     if match?(%Pool{pid: ^board}, Pool.lookup(name)), do: Pool.mark(name, :stopped)
     result = {:error, Startup.stopped(name)}
-    for {ref, _from, _board} <- :ets.match_object(__MODULE__, {:_, :_, board}), do: answer(ref, result)
+
+    for {ref, _from, _board} <- :ets.match_object(__MODULE__, {:_, :_, board}),
+        do: answer(ref, result)
+
     {:noreply, names}
   end
 
   # Whoever takes it from the table answers.
   defp answer(ref, result) do
-    for {^ref, from, _board} <- :ets.take(__MODULE__, ref), do: send(from, {:py_result, ref, result})
+    for {^ref, from, _board} <- :ets.take(__MODULE__, ref),
+        do: send(from, {:py_result, ref, result})
   end
 end

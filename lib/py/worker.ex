@@ -81,8 +81,17 @@ defmodule Py.Worker do
 
     with {:ok, port} <- open_port(settings) do
       Port.command(port, Frame.configure(facts))
-      worker = %__MODULE__{number: number, role: role, port: port, token: token, started: now(), output: Output.new()}
-      worker = %{worker | read: :counters.new(1, [])}
+
+      worker = %__MODULE__{
+        number: number,
+        role: role,
+        port: port,
+        token: token,
+        started: now(),
+        output: Output.new(),
+        read: :counters.new(1, [])
+      }
+
       {:ok, %{worker | os_pid: os_pid(port)}}
     else
       {:error, text} ->
@@ -98,7 +107,9 @@ defmodule Py.Worker do
     error in [ErlangError, SystemLimitError, ArgumentError] -> {:error, reason(error)}
   end
 
-  defp reason(%ErlangError{original: reason}) when is_atom(reason), do: "#{:file.format_error(reason)} (#{reason})"
+  defp reason(%ErlangError{original: reason}) when is_atom(reason),
+    do: "#{:file.format_error(reason)} (#{reason})"
+
   defp reason(error), do: Exception.message(error)
 
   # Known before the worker says it: one that never does can be killed.
@@ -109,7 +120,8 @@ defmodule Py.Worker do
     end
   end
 
-  defp arguments({:forked, template}, socket, _python, _options), do: ["fork", "--socket", socket, "--", template]
+  defp arguments({:forked, template}, socket, _python, _options),
+    do: ["fork", "--socket", socket, "--", template]
 
   defp arguments(role, socket, python, options) do
     ["worker", "--socket", socket] ++
@@ -124,7 +136,14 @@ defmodule Py.Worker do
     env = for {name, value} <- options.env, do: {to_charlist(name), to_charlist(value)}
     cd = if options.cd, do: [cd: options.cd], else: []
 
-    [:nouse_stdio, :binary, :stream, :exit_status, args: arguments, env: [{'PY_TOKEN', to_charlist(token)} | env]] ++ cd
+    [
+      :nouse_stdio,
+      :binary,
+      :stream,
+      :exit_status,
+      args: arguments,
+      env: [{'PY_TOKEN', to_charlist(token)} | env]
+    ] ++ cd
   end
 
   defp limit(nil), do: []
@@ -136,7 +155,12 @@ defmodule Py.Worker do
   @spec start_frame(t, Frame.id(), map, pid) :: iodata
   def start_frame(worker, id, options, leader) do
     %{source: init, file: file, line: line} = init(worker.role, options.init)
-    paths = if match?({:forked, _template}, worker.role), do: [], else: Enum.map(options.paths, &Path.expand/1)
+
+    paths =
+      if match?({:forked, _template}, worker.role),
+        do: [],
+        else: Enum.map(options.paths, &Path.expand/1)
+
     Frame.start(id, Frame.deadline(options.start_timeout), {leader, init, file, line, paths})
   end
 
@@ -207,7 +231,9 @@ defmodule Py.Worker do
 
   def flush(worker) do
     # One that reads nothing, stopped as a process, must not stop the pool: what it does not take waits.
-    if Port.command(worker.port, worker.outgoing, [:nosuspend]), do: %{worker | outgoing: []}, else: worker
+    if Port.command(worker.port, worker.outgoing, [:nosuspend]),
+      do: %{worker | outgoing: []},
+      else: worker
   rescue
     # It is dead: its end is on the way, and with it what becomes of these.
     ArgumentError -> %{worker | outgoing: []}
@@ -222,7 +248,8 @@ defmodule Py.Worker do
     %{worker | control: socket, stage: stage}
   end
 
-  def connect(worker, :output, socket), do: %{worker | output: Output.connect(worker.output, socket)}
+  def connect(worker, :output, socket),
+    do: %{worker | output: Output.connect(worker.output, socket)}
 
   @doc "Sends what the control thread of the worker listens to."
   @spec control(t, iodata) :: :ok
@@ -242,7 +269,9 @@ defmodule Py.Worker do
   @spec lend(t, Py.Segments.shared()) :: {:ok, t} | :error
   def lend(worker, {id, segment, _len}) do
     if MapSet.member?(worker.known, id) or show(worker, id, segment),
-      do: {:ok, %{worker | known: MapSet.put(worker.known, id), lent: Map.put(worker.lent, id, segment)}},
+      do:
+        {:ok,
+         %{worker | known: MapSet.put(worker.known, id), lent: Map.put(worker.lent, id, segment)}},
       else: :error
   end
 
@@ -299,7 +328,10 @@ defmodule Py.Worker do
     begun = if MapSet.member?(begun, @more_threads), do: :unknown, else: begun
     len = min(Base.segment_word(page, @len), Base.segment_size(page) - @kept)
     # Some of it, or all, may have been written just before the end.
-    known = :counters.get(worker.read, 1) - byte_size(worker.partial) - Base.segment_word(page, @written)
+    known =
+      :counters.get(worker.read, 1) - byte_size(worker.partial) -
+        Base.segment_word(page, @written)
+
     known = known |> max(0) |> min(len)
     {frames, _rest} = page |> Base.segment_read(@kept + known, len - known) |> Frame.split()
     {begun, frames}

@@ -167,7 +167,9 @@ defmodule Py.Workers do
   end
 
   defp collect(pool, question) do
-    results = for ref <- GenServer.call(pool.pid, {:broadcast, question}, :infinity), do: elem(wait(pool, ref), 0)
+    results =
+      for ref <- GenServer.call(pool.pid, {:broadcast, question}, :infinity),
+          do: elem(wait(pool, ref), 0)
 
     case Enum.find(results, &match?({:error, _}, &1)) do
       nil -> {:ok, for({:ok, value} <- results, do: value)}

@@ -153,7 +153,10 @@ defmodule Py.Cases.CancelTest do
 
     # A process that has to be killed takes with it what else it was at.
     result = Py.await(waiting)
-    if kind == :process, do: assert(error(result).kind == :crashed), else: assert(result == {:ok, "slept"})
+
+    if kind == :process,
+      do: assert(error(result).kind == :crashed),
+      else: assert(result == {:ok, "slept"})
   end
 
   @tag pool: [grace: 100]

@@ -13,7 +13,9 @@ defmodule Py.Cases.FaultsTest do
 
   # Every worker is another than before, and serves.
   defp replaced(pool, before) do
-    eventually(fn -> serving(pool) == length(before) and os_pids(pool) -- before == os_pids(pool) end)
+    eventually(fn ->
+      serving(pool) == length(before) and os_pids(pool) -- before == os_pids(pool)
+    end)
   end
 
   defp async(pool, code, options \\ []),
@@ -41,9 +43,15 @@ defmodule Py.Cases.FaultsTest do
   # --- ends of a worker ---------------------------------------------------------------------------
 
   @tag pool: [size: 2]
-  test "P-B 7. an idle worker that is killed is replaced, and no caller sees an error", %{pool: pool} do
+  test "P-B 7. an idle worker that is killed is replaced, and no caller sees an error", %{
+    pool: pool
+  } do
     before = os_pids(pool)
-    callers = for _ <- 1..4, do: Task.async(fn -> for n <- 1..300, do: eval(pool, "n", %{n: n}) == {:ok, n} end)
+
+    callers =
+      for _ <- 1..4,
+          do: Task.async(fn -> for n <- 1..300, do: eval(pool, "n", %{n: n}) == {:ok, n} end)
+
     Task.await_many(callers, 60_000)
     Process.sleep(50)
     Enum.each(before, &Processes.signal(&1, 9))
@@ -53,10 +61,19 @@ defmodule Py.Cases.FaultsTest do
   end
 
   @tag pool: [size: 2]
-  test "P-B 7. kill -9 in the middle of a call is told to its caller alone, within 100 ms", %{pool: pool} do
+  test "P-B 7. kill -9 in the middle of a call is told to its caller alone, within 100 ms", %{
+    pool: pool
+  } do
     code = "import erlang, time; erlang.send(pid, b'begun'); time.sleep(2)"
     me = self()
-    sleeps = for _ <- 1..2, do: Task.async(fn -> {exec(pool, code, %{pid: me}), System.monotonic_time(:millisecond)} end)
+
+    sleeps =
+      for _ <- 1..2,
+          do:
+            Task.async(fn ->
+              {exec(pool, code, %{pid: me}), System.monotonic_time(:millisecond)}
+            end)
+
     for _ <- 1..2, do: assert_receive("begun", 5_000)
     [victim | _] = os_pids(pool)
     start = System.monotonic_time(:millisecond)
@@ -71,8 +88,10 @@ defmodule Py.Cases.FaultsTest do
 
   @tag :tmp_dir
   @tag pool: [size: 2, init: @note]
-  test "P-B 7. the calls behind the one that is killed run elsewhere, each once", %{pool: pool} = context do
+  test "P-B 7. the calls behind the one that is killed run elsewhere, each once",
+       %{pool: pool} = context do
     file = file(context)
+
     for round <- 1..5 do
       File.rm(file)
       pids = os_pids(pool)
@@ -83,7 +102,10 @@ defmodule Py.Cases.FaultsTest do
       more = for n <- 401..800, do: Py.async_call(:__main__, :note, [file, n], on: pool)
       results = Py.await_many(futures ++ more, 20_000)
       assert %{kind: :crashed, exit: {:signal, 9}} = error(Task.await(crash))
-      assert Enum.all?(results, &match?({:ok, _}, &1)), inspect({round, Enum.frequencies_by(results, &elem(&1, 0))})
+
+      assert Enum.all?(results, &match?({:ok, _}, &1)),
+             inspect({round, Enum.frequencies_by(results, &elem(&1, 0))})
+
       assert Enum.sort(notes(file)) == Enum.sort(["-1" | Enum.map(1..800, &to_string/1)])
       eventually(fn -> serving(pool) == 2 and os_pids(pool) != pids end)
     end
@@ -94,7 +116,11 @@ defmodule Py.Cases.FaultsTest do
   test "as many threads as a worker may have: nothing runs twice", %{pool: pool} = context do
     file = file(context)
     code = "note(path, n); time.sleep(600)"
-    futures = for n <- 1..120, do: Task.async(fn -> exec(pool, code, %{path: file, n: n}, timeout: 60_000) end)
+
+    futures =
+      for n <- 1..120,
+          do: Task.async(fn -> exec(pool, code, %{path: file, n: n}, timeout: 60_000) end)
+
     eventually(fn -> length(notes(file)) == 120 end)
     Processes.signal(hd(os_pids(pool)), 9)
     assert Enum.all?(Task.await_many(futures, 20_000), &match?({:error, %{kind: :crashed}}, &1))
@@ -103,24 +129,41 @@ defmodule Py.Cases.FaultsTest do
   end
 
   @ends %{
-    "a null pointer" => {"import ctypes; ctypes.string_at(0)", {:signal, 11}, ["SIGSEGV", "Segmentation fault", "string_at"]},
+    "a null pointer" =>
+      {"import ctypes; ctypes.string_at(0)", {:signal, 11},
+       ["SIGSEGV", "Segmentation fault", "string_at"]},
     "abort" => {"import os; os.abort()", {:signal, 6}, ["SIGABRT", "Aborted"]},
-    "SIGILL" => {"import os, signal; os.kill(os.getpid(), signal.SIGILL)", {:signal, 4}, ["SIGILL", "Illegal instruction"]},
-    "SIGBUS" => {"import os, signal; os.kill(os.getpid(), signal.SIGBUS)", {:signal, 7}, ["SIGBUS", "Bus error"]},
-    "SIGFPE" => {"import os, signal; os.kill(os.getpid(), signal.SIGFPE)", {:signal, 8}, ["SIGFPE", "Floating point exception"]},
-    "SIGALRM without a handler" => {"import signal, time; signal.alarm(1); time.sleep(5)", {:signal, 14}, ["SIGALRM"]},
-    "SIGTERM" => {"import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)", {:signal, 15}, ["SIGTERM"]},
+    "SIGILL" =>
+      {"import os, signal; os.kill(os.getpid(), signal.SIGILL)", {:signal, 4},
+       ["SIGILL", "Illegal instruction"]},
+    "SIGBUS" =>
+      {"import os, signal; os.kill(os.getpid(), signal.SIGBUS)", {:signal, 7},
+       ["SIGBUS", "Bus error"]},
+    "SIGFPE" =>
+      {"import os, signal; os.kill(os.getpid(), signal.SIGFPE)", {:signal, 8},
+       ["SIGFPE", "Floating point exception"]},
+    "SIGALRM without a handler" =>
+      {"import signal, time; signal.alarm(1); time.sleep(5)", {:signal, 14}, ["SIGALRM"]},
+    "SIGTERM" =>
+      {"import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)",
+       {:signal, 15}, ["SIGTERM"]},
     "os._exit(0)" => {"import os; os._exit(0)", {:code, 0}, ["exited with status 0"]},
-    "os._exit(3)" => {"import os; os.write(2, b'last words'); os._exit(3)", {:code, 3}, ["exited with status 3", "last words"]},
+    "os._exit(3)" =>
+      {"import os; os.write(2, b'last words'); os._exit(3)", {:code, 3},
+       ["exited with status 3", "last words"]},
     "os._exit in a thread" =>
-      {"import os, threading, time; threading.Thread(target=os._exit, args=(5,)).start(); time.sleep(5)", {:code, 5}, []},
-    "the control socket closed" => {"import os, time; os.shutdown = None; import socket; socket.socket(fileno=5).shutdown(2); time.sleep(5)", {:signal, 9}, []},
+      {"import os, threading, time; threading.Thread(target=os._exit, args=(5,)).start(); time.sleep(5)",
+       {:code, 5}, []},
+    "the control socket closed" =>
+      {"import os, time; os.shutdown = None; import socket; socket.socket(fileno=5).shutdown(2); time.sleep(5)",
+       {:signal, 9}, []},
     "exec" => {"import os; os.execv('/bin/false', ['false'])", {:code, 1}, []}
   }
 
   for {name, {code, exit, words}} <- @ends do
     @tag code: code, exit: exit, words: words
-    test "P-B 9, 16. #{name} is an error of that call, and the worker is replaced", %{pool: pool} = context do
+    test "P-B 9, 16. #{name} is an error of that call, and the worker is replaced",
+         %{pool: pool} = context do
       before = os_pids(pool)
       {ms, result} = timed(fn -> exec(pool, context.code) end)
       assert %{kind: :crashed, exit: exit, message: message} = error(result)
@@ -134,13 +177,23 @@ defmodule Py.Cases.FaultsTest do
   end
 
   # The call itself has ended well, and its answer is in the memory that the dead worker leaves.
-  for {name, code} <- [all: "import os; os.closerange(0, 100)", answers: "import os; os.close(4)", requests: "import os; os.close(3)"] do
+  for {name, code} <- [
+        all: "import os; os.closerange(0, 100)",
+        answers: "import os; os.close(4)",
+        requests: "import os; os.close(3)"
+      ] do
     @tag code: code
-    test "closing its descriptors (#{name}) ends a worker, and no call waits for ever", %{pool: pool, code: code} do
+    test "closing its descriptors (#{name}) ends a worker, and no call waits for ever", %{
+      pool: pool,
+      code: code
+    } do
       before = os_pids(pool)
       result = exec(pool, code)
       assert result == :ok or match?(%{kind: :crashed, exit: {:signal, _}}, error(result))
-      for _ <- 1..20, do: assert(match?({:ok, 1}, eval(pool, "1")) or error(eval(pool, "1")).kind == :crashed)
+
+      for _ <- 1..20,
+          do: assert(match?({:ok, 1}, eval(pool, "1")) or error(eval(pool, "1")).kind == :crashed)
+
       replaced(pool, before)
       assert Processes.gone(before) < 1_000
       assert eval(pool, "1") == {:ok, 1}
@@ -149,7 +202,13 @@ defmodule Py.Cases.FaultsTest do
 
   test "sys.exit in a thread, and in the call, ends neither worker nor pool", %{pool: pool} do
     before = os_pids(pool)
-    assert :ok = exec(pool, "import sys, threading\nt = threading.Thread(target=sys.exit, args=(3,)); t.start(); t.join()")
+
+    assert :ok =
+             exec(
+               pool,
+               "import sys, threading\nt = threading.Thread(target=sys.exit, args=(3,)); t.start(); t.join()"
+             )
+
     assert error(exec(pool, "import sys; sys.exit(3)")).type == "SystemExit"
     assert error(exec(pool, "raise KeyboardInterrupt")).type == "KeyboardInterrupt"
     assert eval(pool, "1+1") == {:ok, 2}
@@ -158,6 +217,7 @@ defmodule Py.Cases.FaultsTest do
 
   test "what a worker had started ends with it", %{pool: pool} do
     before = os_pids(pool)
+
     code = """
     import multiprocessing, os, subprocess, time
     subprocess.Popen(["/bin/sleep", "600"])
@@ -178,7 +238,14 @@ defmodule Py.Cases.FaultsTest do
   @tag pool: [size: 2]
   test "K1. a null pointer under load: one error, and the size is back", %{pool: pool} do
     me = self()
-    load = spawn_link(fn -> Stream.repeatedly(fn -> eval(pool, "1") end) |> Stream.each(&if(&1 != {:ok, 1}, do: send(me, &1))) |> Stream.run() end)
+
+    load =
+      spawn_link(fn ->
+        Stream.repeatedly(fn -> eval(pool, "1") end)
+        |> Stream.each(&if(&1 != {:ok, 1}, do: send(me, &1)))
+        |> Stream.run()
+      end)
+
     Process.sleep(200)
     assert %{exit: {:signal, 11}} = error(exec(pool, "import ctypes; ctypes.string_at(0)"))
     {ms, _} = timed(fn -> eventually(fn -> serving(pool) == 2 end) end)
@@ -191,7 +258,9 @@ defmodule Py.Cases.FaultsTest do
   # --- limits -------------------------------------------------------------------------------------
 
   @tag pool: [memory_limit: 1_500_000_000]
-  test "P-B 11. beyond memory_limit: Python raises MemoryError, and the worker goes on", %{pool: pool} do
+  test "P-B 11. beyond memory_limit: Python raises MemoryError, and the worker goes on", %{
+    pool: pool
+  } do
     before = os_pids(pool)
     for _ <- 1..3, do: assert(error(eval(pool, "b'x' * 4_000_000_000")).type == "MemoryError")
     assert error(eval(pool, "list(range(10 ** 9))")).type == "MemoryError"
@@ -202,7 +271,8 @@ defmodule Py.Cases.FaultsTest do
   end
 
   @tag pool: [grace: 300, size: 2]
-  test "code that takes no notice of the interrupt is killed after grace; its caller has the timeout at the deadline", %{pool: pool} do
+  test "code that takes no notice of the interrupt is killed after grace; its caller has the timeout at the deadline",
+       %{pool: pool} do
     before = os_pids(pool)
     # No signal is looked at in there.
     code = "sum(range(10 ** 15))"
@@ -218,7 +288,10 @@ defmodule Py.Cases.FaultsTest do
   @tag pool: [grace: 300]
   test "a worker that is stopped is killed after the deadline, grace and a second", %{pool: pool} do
     before = os_pids(pool)
-    sleep = Task.async(fn -> timed(fn -> call(pool, :time, :sleep, [60], [], timeout: 500) end) end)
+
+    sleep =
+      Task.async(fn -> timed(fn -> call(pool, :time, :sleep, [60], [], timeout: 500) end) end)
+
     running(pool, 1)
     Enum.each(before, &Processes.signal(&1, 19))
     {ms, result} = timed(fn -> eval(pool, "1", %{}, timeout: 200) end)
@@ -272,8 +345,10 @@ defmodule Py.Cases.FaultsTest do
 
   for {name, bytes} <- @garbage, fd <- [1, 2] do
     @tag bytes: bytes, fd: fd
-    test "P-B 13. 10 MB of #{name} on descriptor #{fd} trouble no call", %{pool: pool, pool_pid: pid} = context do
+    test "P-B 13. 10 MB of #{name} on descriptor #{fd} trouble no call",
+         %{pool: pool, pool_pid: pid} = context do
       before = os_pids(pool)
+
       code = """
       import os
       data = memoryview(#{context.bytes})
@@ -297,10 +372,13 @@ defmodule Py.Cases.FaultsTest do
     end
   end
 
-  test "P-B 13. what is printed past Python arrives in Logger, so much a second, and how much did not", %{pool: pool} do
+  test "P-B 13. what is printed past Python arrives in Logger, so much a second, and how much did not",
+       %{pool: pool} do
     log =
       ExUnit.CaptureLog.capture_log(fn ->
-        assert exec(pool, "import os\nfor n in range(1000): os.write(1, b'line %d\\n' % n)") == :ok
+        assert exec(pool, "import os\nfor n in range(1000): os.write(1, b'line %d\\n' % n)") ==
+                 :ok
+
         Process.sleep(1_200)
         assert exec(pool, "import os; os.write(2, b'the last\\n')") == :ok
         eventually(fn -> true end)
@@ -317,7 +395,8 @@ defmodule Py.Cases.FaultsTest do
   # --- failing to start ---------------------------------------------------------------------------
 
   @tag :tmp_dir
-  test "P-B 17. a worker that fails every time is tried less and less often; other pools are fine", %{pool: other} = context do
+  test "P-B 17. a worker that fails every time is tried less and less often; other pools are fine",
+       %{pool: other} = context do
     marker = Path.join(context.tmp_dir, "fails")
     tries = Path.join(context.tmp_dir, "tries")
 
@@ -351,8 +430,13 @@ defmodule Py.Cases.FaultsTest do
   end
 
   @tag :tmp_dir
-  test "P-B 17. a worker that crashes in init, or as soon as it serves, does so in no storm", %{tmp_dir: dir} do
-    for {code, name} <- [{"os.abort()", :py_crashing}, {"threading.Timer(0.05, os.abort).start()", :py_late}] do
+  test "P-B 17. a worker that crashes in init, or as soon as it serves, does so in no storm", %{
+    tmp_dir: dir
+  } do
+    for {code, name} <- [
+          {"os.abort()", :py_crashing},
+          {"threading.Timer(0.05, os.abort).start()", :py_late}
+        ] do
       {marker, tries} = {Path.join(dir, "#{name}"), Path.join(dir, "tries_#{name}")}
 
       init = """
@@ -375,18 +459,28 @@ defmodule Py.Cases.FaultsTest do
 
   test "P-A 16. what cannot start says so: init, the folder, the interpreter" do
     Process.flag(:trap_exit, true)
-    start = fn options -> Py.Pool.start_link([name: :py_refused, in: :process, size: 1] ++ options) end
+
+    start = fn options ->
+      Py.Pool.start_link([name: :py_refused, in: :process, size: 1] ++ options)
+    end
+
     {ms, result} = timed(fn -> start.(init: "x = 1\nraise ValueError('no model')") end)
     assert %{type: "ValueError", traceback: [%{line: 2}]} = error(result)
     assert ms < 1_000
     assert %{kind: :crashed, exit: {:code, 3}} = error(start.(init: "import os; os._exit(3)"))
-    assert %{kind: :crashed, exit: {:signal, 11}, message: message} = error(start.(init: "import ctypes; ctypes.string_at(0)"))
+
+    assert %{kind: :crashed, exit: {:signal, 11}, message: message} =
+             error(start.(init: "import ctypes; ctypes.string_at(0)"))
+
     assert message =~ "Segmentation fault"
     assert %{message: message} = error(start.(cd: "/nowhere"))
     assert message =~ "/nowhere"
     assert %{kind: :not_available, message: message} = error(start.(python: "/nowhere/python"))
     assert message =~ "/nowhere/python"
-    {ms, result} = timed(fn -> start.(init: "import time; time.sleep(60)", start_timeout: 300) end)
+
+    {ms, result} =
+      timed(fn -> start.(init: "import time; time.sleep(60)", start_timeout: 300) end)
+
     assert error(result).kind in [:timeout, :starting]
     assert ms < 3_000
   end
@@ -397,21 +491,45 @@ defmodule Py.Cases.FaultsTest do
   test "P-A 14. env, cd and python are each pool's own", %{tmp_dir: dir} do
     venv = Path.join(dir, "venv")
     {_, 0} = System.cmd("python3", ["-m", "venv", "--without-pip", venv])
-    start_supervised!({Py.Pool, name: :py_one, in: :process, size: 1, env: %{"PY_KIND" => "one"}, cd: dir, paths: ["/only/one"]})
-    start_supervised!({Py.Pool, name: :py_two, in: :process, size: 1, env: %{"PY_KIND" => "two"}, python: venv})
-    code = "import os, sys; (os.environ['PY_KIND'], os.getcwd(), sys.prefix, sys.executable, '/only/one' in sys.path)"
+
+    start_supervised!(
+      {Py.Pool,
+       name: :py_one,
+       in: :process,
+       size: 1,
+       env: %{"PY_KIND" => "one"},
+       cd: dir,
+       paths: ["/only/one"]}
+    )
+
+    start_supervised!(
+      {Py.Pool, name: :py_two, in: :process, size: 1, env: %{"PY_KIND" => "two"}, python: venv}
+    )
+
+    code =
+      "import os, sys; (os.environ['PY_KIND'], os.getcwd(), sys.prefix, sys.executable, '/only/one' in sys.path)"
+
     {:ok, {"one", cwd, prefix, executable, true}} = eval(:py_one, code)
     assert cwd == dir
     assert {:ok, {"two", other, ^venv, other_executable, false}} = eval(:py_two, code)
     assert other == File.cwd!()
     assert prefix != venv
-    assert Path.dirname(other_executable) == Path.join(venv, "bin") and executable != other_executable
+
+    assert Path.dirname(other_executable) == Path.join(venv, "bin") and
+             executable != other_executable
+
     refute System.get_env("PY_KIND")
   end
 
   test "P-A 16. await_ready waits for init; a call before that waits too" do
     init = "import time; time.sleep(0.7)"
-    starter = spawn_link(fn -> {:ok, _} = Py.Pool.start_link(name: :py_slow, in: :process, size: 2, init: init); Process.sleep(:infinity) end)
+
+    starter =
+      spawn_link(fn ->
+        {:ok, _} = Py.Pool.start_link(name: :py_slow, in: :process, size: 2, init: init)
+        Process.sleep(:infinity)
+      end)
+
     eventually(fn -> Py.Pool.lookup(:py_slow) == :starting end)
     assert %{kind: :starting} = error(Py.Pool.await_ready(:py_slow, 50))
     {ms, result} = timed(fn -> Py.Pool.await_ready(:py_slow, 5_000) end)
@@ -432,9 +550,14 @@ defmodule Py.Cases.FaultsTest do
   end
 
   test "P-A 17. the first call of a lazy pool whose init raises is told that" do
-    start_supervised!({Py.Pool, name: :py_lazy, in: :process, size: 1, lazy: true, init: "raise ValueError('no')"})
+    start_supervised!(
+      {Py.Pool, name: :py_lazy, in: :process, size: 1, lazy: true, init: "raise ValueError('no')"}
+    )
+
     assert %{type: "ValueError"} = error(eval(:py_lazy, "1"))
-    assert eval(:py_lazy, "1", %{}, timeout: 5_000) |> error() |> Map.fetch!(:type) == "ValueError"
+
+    assert eval(:py_lazy, "1", %{}, timeout: 5_000) |> error() |> Map.fetch!(:type) ==
+             "ValueError"
   end
 
   # Calls from several processes until they are told to stop; what was not as it should be.
@@ -446,7 +569,12 @@ defmodule Py.Cases.FaultsTest do
         Task.async(fn ->
           Stream.repeatedly(fn ->
             n = :rand.uniform(1000)
-            {n, if(rem(n, 50) == 0, do: eval(pool, "import time; time.sleep(0.02); n", %{n: n}), else: eval(pool, "n", %{n: n}))}
+
+            {n,
+             if(rem(n, 50) == 0,
+               do: eval(pool, "import time; time.sleep(0.02); n", %{n: n}),
+               else: eval(pool, "n", %{n: n})
+             )}
           end)
           |> Stream.take_while(fn _ -> :atomics.get(stop, 1) == 0 end)
           |> Enum.reduce({id, 0, []}, fn {n, result}, {id, count, wrong} ->
@@ -506,10 +634,14 @@ defmodule Py.Cases.FaultsTest do
   # --- the pool process ---------------------------------------------------------------------------
 
   @tag pool: [size: 2]
-  test "the process of a pool is killed: callers hear of it, workers end, the supervisor starts it again", context do
+  test "the process of a pool is killed: callers hear of it, workers end, the supervisor starts it again",
+       context do
     %{pool: pool, pool_pid: pid} = context
     before = os_pids(pool)
-    callers = for _ <- 1..6, do: Task.async(fn -> timed(fn -> call(pool, :time, :sleep, [60]) end) end)
+
+    callers =
+      for _ <- 1..6, do: Task.async(fn -> timed(fn -> call(pool, :time, :sleep, [60]) end) end)
+
     running(pool, 2)
     Process.exit(pid, :kill)
 
@@ -524,7 +656,10 @@ defmodule Py.Cases.FaultsTest do
     replaced(pool, before)
   end
 
-  test "the reception of workers is killed: pools go on, and new workers come", %{pool: pool, pool_pid: pid} do
+  test "the reception of workers is killed: pools go on, and new workers come", %{
+    pool: pool,
+    pool_pid: pid
+  } do
     before = os_pids(pool)
     Process.exit(Process.whereis(Py.Reception), :kill)
     assert eval(pool, "1") == {:ok, 1}
@@ -537,9 +672,18 @@ defmodule Py.Cases.FaultsTest do
 
   test "a stranger at the door of the workers is let in nowhere", %{pool: pool} do
     name = :persistent_term.get(Py.Reception)
-    connect = fn -> :gen_tcp.connect({:local, <<0, name::binary>>}, 0, [:binary, active: false]) end
+
+    connect = fn ->
+      :gen_tcp.connect({:local, <<0, name::binary>>}, 0, [:binary, active: false])
+    end
+
     strangers = for _ <- 1..50, do: elem(connect.(), 1)
-    for {socket, n} <- Enum.with_index(strangers), rem(n, 2) == 0, do: :gen_tcp.send(socket, "nobody control\n")
+    greeting = String.duplicate("0", 32) <> " control\n"
+
+    for {socket, n} <- Enum.with_index(strangers),
+        rem(n, 2) == 0,
+        do: :gen_tcp.send(socket, greeting)
+
     Enum.each(os_pids(pool), &Processes.signal(&1, 9))
     assert eval(pool, "1") == {:ok, 1}
     assert {:error, :closed} = :gen_tcp.recv(hd(strangers), 0, 2_000)

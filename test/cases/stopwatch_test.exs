@@ -45,6 +45,13 @@ defmodule Py.Cases.StopwatchTest do
     end
   end
 
+  # With nothing else in its tick, and after whatever suspicion there was.
+  defp alone(pool, name, ms) do
+    Process.sleep(150)
+    work(pool, name, ms)
+    overrun(name)
+  end
+
   defp forget do
     receive do
       {:telemetry, _event, _measurements, _metadata} -> forget()
@@ -55,10 +62,8 @@ defmodule Py.Cases.StopwatchTest do
 
   test "an overrun is seen, and a long one is enough", %{pool: pool} do
     for {name, ms} <- [once_2: 2, once_5: 5, once_20: 20] do
-      # Nothing else was in its tick.
-      Process.sleep(5)
-      work(pool, name, ms)
-      duration = overrun(name)
+      # Where the watch waits for a core, there is no tick to tell it.
+      duration = Enum.find_value(1..5, fn _ -> alone(pool, name, ms) end)
       assert {name, is_integer(duration) and duration >= 1000 * ms - 1_000} == {name, true}
       assert {name, banned?(pool, name)} == {name, ms >= 10}
     end

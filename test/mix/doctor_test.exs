@@ -46,7 +46,8 @@ defmodule Mix.Tasks.Py.DoctorTest do
   end
 
   @tag :tmp_dir
-  test "a Python of pools in: :process is tried: one that is well, one without a library, one that does not serve", %{tmp_dir: dir} do
+  test "a Python of pools in: :process is tried: one that is well, one without a library, one that does not serve",
+       %{tmp_dir: dir} do
     {:ok, real} = Py.Python.find()
     static = Py.PythonDouble.static(Path.join(dir, "static"), real)
     rows = Doctor.rows(static)
@@ -55,8 +56,12 @@ defmodule Mix.Tasks.Py.DoctorTest do
     assert message =~ "Pools in: :process need none"
     assert {:ok, "worker process", _text} = List.keyfind(rows, "worker process", 1)
 
-    broken = Py.PythonDouble.static(Path.join(dir, "broken"), real, "echo 'no such module' >&2; exit 3")
-    assert {:wrong, "worker process", message} = List.keyfind(Doctor.rows(broken), "worker process", 1)
+    broken =
+      Py.PythonDouble.static(Path.join(dir, "broken"), real, "echo 'no such module' >&2; exit 3")
+
+    assert {:wrong, "worker process", message} =
+             List.keyfind(Doctor.rows(broken), "worker process", 1)
+
     assert message =~ "exited with status 3" and message =~ "no such module"
 
     assert catch_exit(Doctor.run(["--python", broken])) == {:shutdown, 1}

@@ -85,7 +85,10 @@ defmodule Py.WorkerLifeTest do
 
   for {name, python} <- @busy do
     @tag python: python, family: Map.get(@family, name, 1)
-    test "P-B 1-4. kill -9 of the BEAM while a worker is #{name}", %{python: python, family: family} do
+    test "P-B 1-4. kill -9 of the BEAM while a worker is #{name}", %{
+      python: python,
+      family: family
+    } do
       code = """
       pids = start.(:life, [])
       busy.(:life, #{inspect(python)})
@@ -121,7 +124,9 @@ defmodule Py.WorkerLifeTest do
 
   # Before it serves there is nobody in the worker to see it.
   @tag :tmp_dir
-  test "kill -9 of the BEAM while the interpreter of a worker does not come to serve", %{tmp_dir: dir} do
+  test "kill -9 of the BEAM while the interpreter of a worker does not come to serve", %{
+    tmp_dir: dir
+  } do
     File.write!(Path.join(dir, "sitecustomize.py"), """
     import os, sys, time
     # The interpreter is asked for its version first.
@@ -150,7 +155,9 @@ defmodule Py.WorkerLifeTest do
   for {name, {stop, status}} <- @ends do
     @tag stop: stop, status: status
     test "P-B 5. #{name} while workers are at all that", %{stop: stop, status: status} do
-      starts = for {{_name, python}, n} <- Enum.with_index(@busy), do: "busy.(:life#{n}, #{inspect(python)})"
+      starts =
+        for {{_name, python}, n} <- Enum.with_index(@busy),
+            do: "busy.(:life#{n}, #{inspect(python)})"
 
       code = """
       pids = Enum.flat_map(0..#{map_size(@busy) - 1}, &start.(:"life\#{&1}", []))
@@ -165,13 +172,17 @@ defmodule Py.WorkerLifeTest do
       result = run(code, tell)
       assert result.status == status, result.output
       assert result.ms < 15_000
-      refute result.output =~ ~r/Fatal|Segmentation|dump|panicked|\[error\] (?!the worker process)/
+
+      refute result.output =~
+               ~r/Fatal|Segmentation|dump|panicked|\[error\] (?!the worker process)/
+
       assert_nothing_left(result)
     end
   end
 
   test "P-B 5. when its output is read no more, `mix run | head -1` returns, and no worker is left" do
-    paths = for path <- :code.get_path(), path = to_string(path), path =~ "_build", do: "-pa #{path} "
+    paths =
+      for path <- :code.get_path(), path = to_string(path), path =~ "_build", do: "-pa #{path} "
 
     script = """
     #{@start}
@@ -258,7 +269,10 @@ defmodule Py.WorkerLifeTest do
 
     result = run(code)
 
-    assert result.output =~ "results: [{:ok, 6}, {:ok, 4.0}, {:ok, 3}, {:ok, 1000000}, {:ok, 7}, :ok, [ok: 2.0], {:ok, []}]", result.output
+    assert result.output =~
+             "results: [{:ok, 6}, {:ok, 4.0}, {:ok, 3}, {:ok, 1000000}, {:ok, 7}, :ok, [ok: 2.0], {:ok, []}]",
+           result.output
+
     assert result.output =~ "opened: false"
     assert result.output =~ "default: :not_available"
     assert_nothing_left(result)
@@ -270,6 +284,11 @@ defmodule Py.WorkerLifeTest do
     pids = start.(:life, size: 1)
     pid = Process.whereis(:life)
     used = fn -> length(File.ls!("/proc/self/fd")) end
+    # What is not loaded by now cannot be loaded without descriptors.
+    IO.inspect({1, [ok: 1.5], %{a: "b"}}, label: "loaded")
+    {:error, _} = Py.eval("1/0", %{}, on: :life)
+    {:error, error} = Py.Pool.start_link(name: :failing, in: :process, size: 1, init: "1/0")
+    IO.puts(Exception.message(error) <> inspect(Py.Pool.info(:life)))
     # All that there are but for a few: a worker needs four.
     hoard = fn hoard, files ->
       case :file.open("/dev/null", [:read, :raw]) do
@@ -292,7 +311,10 @@ defmodule Py.WorkerLifeTest do
     """
 
     code = "Process.flag(:trap_exit, true)\n" <> code
-    result = Child.run(@start <> code, fn _ -> :ok end, "-env ERL_MAX_PORTS 4096", "ulimit -n 120")
+
+    result =
+      Child.run(@start <> code, fn _ -> :ok end, "-env ERL_MAX_PORTS 4096", "ulimit -n 120")
+
     assert result.output =~ "meanwhile: {:not_available, 0}", result.output
     assert result.output =~ "other: :error", result.output
     assert result.output =~ "call: :error", result.output

@@ -40,7 +40,7 @@ defmodule Py.OptionsFuzzTest do
 
   defp check(pool, number, stop_at, done, seen) do
     :rand.seed(:exsss, number)
-    {ms, outcome} = timed(fn -> perform(Enum.random(1..12), pool, options(pool)) end)
+    {ms, outcome} = timed(fn -> perform(Enum.random(1..12), pool, drawn(pool)) end)
     assert {number, outcome != :odd, ms < 6_000} == {number, true, true}
     assert {number, Process.info(self(), :messages)} == {number, {:messages, []}}
     seen = MapSet.put(seen, outcome)
@@ -85,7 +85,7 @@ defmodule Py.OptionsFuzzTest do
 
   defp outcome(_other), do: :odd
 
-  defp options(pool) do
+  defp drawn(pool) do
     case Enum.random(1..12) do
       1 -> value()
       2 -> [{Enum.random(@keys), value()} | value()]

@@ -12,7 +12,8 @@ defmodule Py.Processes do
   # The name of a program, in parentheses, may hold anything.
   defp facts(pid) do
     with {:ok, stat} <- File.read("/proc/#{pid}/stat") do
-      [state, parent, group | _rest] = stat |> String.split(") ") |> List.last() |> String.split(" ")
+      [state, parent, group | _rest] =
+        stat |> String.split(") ") |> List.last() |> String.split(" ")
 
       {:ok,
        %{
@@ -26,7 +27,8 @@ defmodule Py.Processes do
 
   @doc "Those of the group of this process, zombies left out."
   @spec in_group(pos_integer) :: [pos_integer]
-  def in_group(pid), do: for(%{group: ^pid, state: state, pid: pid} <- all(), state != "Z", do: pid)
+  def in_group(pid),
+    do: for(%{group: ^pid, state: state, pid: pid} <- all(), state != "Z", do: pid)
 
   @doc "The descendants of the node: its workers, what they started, and what was not reaped."
   @spec descendants() :: [facts]

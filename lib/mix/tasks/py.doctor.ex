@@ -57,8 +57,11 @@ defmodule Mix.Tasks.Py.Doctor do
     with options when is_list(options) <- Application.get_env(:py, :default),
          true <- options[:in] == :process and options[:python] != nil do
       case Python.find(options[:python]) do
-        {:ok, python} -> [{:ok, "default pool", "#{python.version}, #{python.executable}"}, worker(python)]
-        {:error, message} -> [{:wrong, "default pool", message}]
+        {:ok, python} ->
+          [{:ok, "default pool", "#{python.version}, #{python.executable}"}, worker(python)]
+
+        {:error, message} ->
+          [{:wrong, "default pool", message}]
       end
     else
       _no_python_of_its_own -> []
@@ -130,7 +133,14 @@ defmodule Mix.Tasks.Py.Doctor do
   end
 
   defp start_worker(python),
-    do: Py.Pool.start_link(name: @trial, in: :process, size: 1, python: python.executable, start_timeout: 10_000)
+    do:
+      Py.Pool.start_link(
+        name: @trial,
+        in: :process,
+        size: 1,
+        python: python.executable,
+        start_timeout: 10_000
+      )
 
   # Only building needs cargo.
   defp cargo do
@@ -161,7 +171,10 @@ defmodule Mix.Tasks.Py.Doctor do
   defp running(_choice, python) do
     if python.minor in Build.built(),
       do: [],
-      else: [{:note, "native for #{python.minor}", "missing, for pools in: :thread: run PY_VERSIONS=#{python.minor} mix compile."}]
+      else: [
+        {:note, "native for #{python.minor}",
+         "missing, for pools in: :thread: run PY_VERSIONS=#{python.minor} mix compile."}
+      ]
   end
 
   defp opens(python) do

@@ -9,7 +9,10 @@ defmodule Py.Switchboard.Queue do
   # A turn is the id of a request, or a caller whose requests wait in a queue of their own.
   defstruct turns: :queue.new(), callers: %{}
 
-  @type t :: %__MODULE__{turns: :queue.queue(pos_integer | pid), callers: %{pid => :queue.queue(pos_integer)}}
+  @type t :: %__MODULE__{
+          turns: :queue.queue(pos_integer | pid),
+          callers: %{pid => :queue.queue(pos_integer)}
+        }
 
   @spec new() :: t
   def new, do: %__MODULE__{}
@@ -27,8 +30,15 @@ defmodule Py.Switchboard.Queue do
 
   defp add(queue, id, %{mode: :result, from: caller}, put) do
     case queue.callers do
-      %{^caller => ids} -> %{queue | callers: %{queue.callers | caller => put.(id, ids)}}
-      callers -> %{queue | callers: Map.put(callers, caller, :queue.from_list([id])), turns: put.(caller, queue.turns)}
+      %{^caller => ids} ->
+        %{queue | callers: %{queue.callers | caller => put.(id, ids)}}
+
+      callers ->
+        %{
+          queue
+          | callers: Map.put(callers, caller, :queue.from_list([id])),
+            turns: put.(caller, queue.turns)
+        }
     end
   end
 
@@ -49,6 +59,12 @@ defmodule Py.Switchboard.Queue do
 
     if :queue.is_empty(ids),
       do: {id, %{queue | callers: Map.delete(queue.callers, caller)}},
-      else: {id, %{queue | callers: %{queue.callers | caller => ids}, turns: :queue.in(caller, queue.turns)}}
+      else:
+        {id,
+         %{
+           queue
+           | callers: %{queue.callers | caller => ids},
+             turns: :queue.in(caller, queue.turns)
+         }}
   end
 end

@@ -37,7 +37,8 @@ defmodule Py.Switchboard.Report do
   defp sort(id, %{awaiting?: true} = request, {queued, awaiting, handed}),
     do: {queued, [{id, request} | awaiting], handed}
 
-  defp sort(id, request, {queued, awaiting, handed}), do: {queued, awaiting, [{id, request} | handed]}
+  defp sort(id, request, {queued, awaiting, handed}),
+    do: {queued, awaiting, [{id, request} | handed]}
 
   # A worker has requests in advance; those wait as well, but there.
   defp running(handed, concurrency) do

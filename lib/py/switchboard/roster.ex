@@ -152,7 +152,8 @@ defmodule Py.Switchboard.Roster do
 
   @doc "The ports of the workers that serve."
   @spec serving(t) :: [port]
-  def serving(roster), do: for(worker <- workers(roster), worker.stage in [:ready, :draining], do: worker.port)
+  def serving(roster),
+    do: for(worker <- workers(roster), worker.stage in [:ready, :draining], do: worker.port)
 
   # --- how many there are -------------------------------------------------------------------------
 
@@ -175,7 +176,9 @@ defmodule Py.Switchboard.Roster do
     |> Enum.filter(&(&1.stage in @alive))
     |> Enum.sort_by(&{&1.stage == :ready, &1.load})
     |> Enum.take(max(surplus, 0))
-    |> Enum.reduce(roster, fn worker, roster -> update(roster, worker.port, &%{&1 | stage: :draining}) end)
+    |> Enum.reduce(roster, fn worker, roster ->
+      update(roster, worker.port, &%{&1 | stage: :draining})
+    end)
   end
 
   defp count(roster, stages), do: Enum.count(workers(roster), &(&1.stage in stages))
@@ -200,7 +203,8 @@ defmodule Py.Switchboard.Roster do
   end
 
   @spec draining(t) :: [port]
-  def draining(roster), do: for(worker <- workers(roster), worker.stage == :draining, do: worker.port)
+  def draining(roster),
+    do: for(worker <- workers(roster), worker.stage == :draining, do: worker.port)
 
   # --- failing ------------------------------------------------------------------------------------
 
@@ -212,13 +216,15 @@ defmodule Py.Switchboard.Roster do
 
   @doc "A worker did not come to serve: after how many milliseconds the next try is, if there is one."
   @spec failed(t, Py.Error.t()) :: {pos_integer | nil, t}
-  def failed(%{served?: false, wanted: wanted} = roster, error) when wanted > 0 and roster.failure == nil,
-    do: {nil, %{roster | failure: error, last_failure: error, waits?: true}}
+  def failed(%{served?: false, wanted: wanted} = roster, error)
+      when wanted > 0 and roster.failure == nil,
+      do: {nil, %{roster | failure: error, last_failure: error, waits?: true}}
 
   def failed(%{waits?: true} = roster, error), do: {nil, %{roster | last_failure: error}}
 
   def failed(roster, error) do
-    {delay(roster.failures), %{roster | failures: roster.failures + 1, waits?: true, last_failure: error}}
+    {delay(roster.failures),
+     %{roster | failures: roster.failures + 1, waits?: true, last_failure: error}}
   end
 
   @doc """

@@ -47,7 +47,10 @@ defmodule Py.Worker.Frame do
   def encode(leader, request) do
     verb = Map.fetch!(@verbs, elem(request, 0))
     body = put_elem(request, 0, leader)
-    if small?(request), do: {verb, [:erlang.term_to_binary(body)]}, else: {verb, :erlang.term_to_iovec(body)}
+
+    if small?(request),
+      do: {verb, [:erlang.term_to_binary(body)]},
+      else: {verb, :erlang.term_to_iovec(body)}
   end
 
   # To make one binary is faster, where nothing in it is large.
@@ -55,8 +58,13 @@ defmodule Py.Worker.Frame do
   defp small?(_other), do: false
 
   defp small?([], _left), do: true
-  defp small?([arg | args], left) when is_number(arg) or is_atom(arg), do: left > 0 and small?(args, left - 1)
-  defp small?([arg | args], left) when is_binary(arg), do: left > 0 and byte_size(arg) < 1024 and small?(args, left - 1)
+
+  defp small?([arg | args], left) when is_number(arg) or is_atom(arg),
+    do: left > 0 and small?(args, left - 1)
+
+  defp small?([arg | args], left) when is_binary(arg),
+    do: left > 0 and byte_size(arg) < 1024 and small?(args, left - 1)
+
   defp small?(_args, _left), do: false
 
   @spec request(id, byte, non_neg_integer, binary) :: iodata
@@ -120,7 +128,10 @@ defmodule Py.Worker.Frame do
   defp parse(<<3, id::64>>), do: {:given_back, id}
   defp parse(<<4, id::64>>), do: {:awaits, id}
   defp parse(<<5, 0, n::16, to::binary-size(n), message::binary>>), do: {:send, :pid, to, message}
-  defp parse(<<5, 1, n::16, to::binary-size(n), message::binary>>), do: {:send, :name, to, message}
+
+  defp parse(<<5, 1, n::16, to::binary-size(n), message::binary>>),
+    do: {:send, :name, to, message}
+
   defp parse(<<6, crowded>>), do: {:crowded, crowded == 1}
   defp parse(<<7, os_pid::32, version::binary>>), do: {:hello, os_pid, version}
   defp parse(<<8>>), do: :stuck

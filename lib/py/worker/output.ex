@@ -41,7 +41,10 @@ defmodule Py.Worker.Output do
 
   defp log(output, bytes, facts) do
     {lines, [rest]} = (output.line <> bytes) |> :binary.split("\n", [:global]) |> Enum.split(-1)
-    {lines, rest} = if byte_size(rest) > @longest_line, do: {lines ++ [rest], ""}, else: {lines, rest}
+
+    {lines, rest} =
+      if byte_size(rest) > @longest_line, do: {lines ++ [rest], ""}, else: {lines, rest}
+
     Enum.reduce(lines, %{output | line: rest}, &log_line(&2, &1, facts))
   end
 
@@ -61,7 +64,11 @@ defmodule Py.Worker.Output do
 
   defp refill(output, now, facts) do
     if output.dropped > 0,
-      do: Logger.warning("#{output.dropped} more lines were printed and are not in this log", Enum.to_list(facts))
+      do:
+        Logger.warning(
+          "#{output.dropped} more lines were printed and are not in this log",
+          Enum.to_list(facts)
+        )
 
     %{output | budget: @lines_a_second, since: now, dropped: 0}
   end
@@ -94,5 +101,9 @@ defmodule Py.Worker.Output do
   def close(%{socket: socket}), do: :gen_tcp.close(socket)
 
   # What is printed need not be text.
-  defp text(bytes), do: bytes |> String.chunk(:valid) |> Enum.map_join(&if(String.valid?(&1), do: &1, else: "\uFFFD"))
+  defp text(bytes),
+    do:
+      bytes
+      |> String.chunk(:valid)
+      |> Enum.map_join(&if(String.valid?(&1), do: &1, else: "\uFFFD"))
 end

@@ -21,7 +21,10 @@ defmodule Py.Worker.Template do
   @spec start(Py.Python.t(), map, tuple, pid) :: t
   def start(python, options, facts, leader) do
     socket = "py-template-#{Elixir.Base.encode16(:crypto.strong_rand_bytes(16), case: :lower)}"
-    {:ok, pid} = GenServer.start_link(__MODULE__, {self(), socket, python, options, facts, leader})
+
+    {:ok, pid} =
+      GenServer.start_link(__MODULE__, {self(), socket, python, options, facts, leader})
+
     {:starting, pid, socket}
   end
 
@@ -74,17 +77,24 @@ defmodule Py.Worker.Template do
     handle_frames(frames, %{state | worker: %{worker | partial: rest}})
   end
 
-  def handle_info({port, {:exit_status, status}}, %{worker: %{port: port}} = state), do: ended(state, Worker.exit(status))
+  def handle_info({port, {:exit_status, status}}, %{worker: %{port: port}} = state),
+    do: ended(state, Worker.exit(status))
+
   def handle_info({:EXIT, port, _reason}, %{worker: %{port: port}} = state), do: ended(state, nil)
 
   def handle_info({:py_socket, _token, role, socket}, state),
     do: {:noreply, %{state | worker: Worker.connect(state.worker, role, socket)}}
 
   def handle_info({:tcp, _socket, bytes}, %{worker: worker} = state),
-    do: {:noreply, %{state | worker: %{worker | output: Output.take(worker.output, bytes, facts(state))}}}
+    do:
+      {:noreply,
+       %{state | worker: %{worker | output: Output.take(worker.output, bytes, facts(state))}}}
 
-  def handle_info({:tcp_closed, socket}, %{worker: %{output: %{socket: socket}} = worker} = state),
-    do: {:noreply, %{state | worker: %{worker | output: Output.closed(worker.output)}}}
+  def handle_info(
+        {:tcp_closed, socket},
+        %{worker: %{output: %{socket: socket}} = worker} = state
+      ),
+      do: {:noreply, %{state | worker: %{worker | output: Output.closed(worker.output)}}}
 
   def handle_info(:start_timeout, %{worker: %{stage: :starting}} = state) do
     Worker.kill(state.worker)
@@ -111,7 +121,11 @@ defmodule Py.Worker.Template do
   # A long traceback.
   defp handle_frame({:shared, @start, _run, segment, len}, state) do
     worker = Worker.receive_segments(state.worker)
-    handle_result(Frame.result(:reply, Base.segment_read(worker.segments[segment], 0, len)), state)
+
+    handle_result(
+      Frame.result(:reply, Base.segment_read(worker.segments[segment], 0, len)),
+      state
+    )
   end
 
   defp handle_frame({:forks, ""}, state) do
@@ -133,7 +147,11 @@ defmodule Py.Worker.Template do
     {output, words} = Output.last_words(state.worker.output, facts(state))
     cause = if exit, do: Worker.cause(exit), else: "ended"
     text = String.trim_trailing("the template process #{state.worker.os_pid} #{cause}\n#{words}")
-    failed(%{state | worker: %{state.worker | output: output}}, %{Error.new(:crashed, text) | exit: exit})
+
+    failed(%{state | worker: %{state.worker | output: output}}, %{
+      Error.new(:crashed, text)
+      | exit: exit
+    })
   end
 
   defp failed(%{worker: %{stage: :ready}} = state, error), do: stop_telling(state, {:died, error})

@@ -24,7 +24,8 @@ defmodule Py.Worker.Undecodable do
   end
 
   # https://www.erlang.org/doc/apps/erts/erl_ext_dist.html: containers are gone through by leaving their heads out.
-  defp atoms(<<119, n, name::binary-size(n), rest::binary>>, found), do: atoms(rest, [name | found])
+  defp atoms(<<119, n, name::binary-size(n), rest::binary>>, found),
+    do: atoms(rest, [name | found])
 
   defp atoms(<<118, n::16, name::binary-size(n), rest::binary>>, found),
     do: atoms(rest, [name | found])

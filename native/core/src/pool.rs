@@ -249,7 +249,7 @@ impl Pool {
             tickets
         };
         for ticket in tickets {
-            self.scheduler.fail(&ticket, Kind::Stopped, "the pool was stopped");
+            self.scheduler.fail(&ticket, Kind::Stopped, "before the call was answered");
         }
         if let Some(interpreter) = self.scheduler.interpreter() {
             interpreter.errands.forget_pool(self.id);

@@ -46,10 +46,10 @@ pub fn report(arguments: &Arguments) -> Result<Sockets, String> {
     Ok(Sockets { output: connect("output")?, control: connect("control")? })
 }
 
-/// The first line tells the listener whose connection it is, and of which kind.
+/// The first line tells the listener whose connection it is, and of which kind: as many bytes for each kind.
 fn connect(name: &[u8], token: &str, role: &str) -> io::Result<OwnedFd> {
     let mut socket = File::from(linux::connect_abstract(name)?);
-    socket.write_all(format!("{token} {role}\n").as_bytes())?;
+    socket.write_all(format!("{token} {role:7}\n").as_bytes())?;
     Ok(socket.into())
 }
 

@@ -36,7 +36,7 @@ impl Worker {
             .unwrap();
         let accept = |role: &str| {
             let (mut stream, _) = listener.accept().unwrap();
-            let expected = format!("{TOKEN} {role}\n").into_bytes();
+            let expected = format!("{TOKEN} {role:7}\n").into_bytes();
             let mut line = vec![0; expected.len()];
             stream.read_exact(&mut line).unwrap();
             assert_eq!(line, expected);

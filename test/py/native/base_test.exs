@@ -187,7 +187,9 @@ defmodule Py.Native.BaseTest do
     before = settled(fn -> {files(), mappings()} end)
 
     for i <- 1..1000 do
-      spawn_monitor(fn -> round(here, there, if(rem(i, 50) == 0, do: 4 * @mb, else: 64 * @kb)) end)
+      spawn_monitor(fn ->
+        round(here, there, if(rem(i, 50) == 0, do: 4 * @mb, else: 64 * @kb))
+      end)
 
       assert_receive {:DOWN, _monitor, :process, _pid, :normal}, 10_000
     end

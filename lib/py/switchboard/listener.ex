@@ -1,0 +1,165 @@
+defmodule Py.Switchboard.Listener do
+  @moduledoc false
+
+  # What workers say, frame by frame.
+
+  alias Py.{Segments, Switchboard, Worker}
+  alias Py.Switchboard.{Dealer, Loan, Request, Requests, Roster, Staff}
+  alias Py.Worker.Frame
+
+  @spec joined(binary, binary) :: binary
+  def joined("", bytes), do: bytes
+  def joined(partial, bytes), do: partial <> bytes
+
+  defp keep_partial(state, port, bytes) do
+    case Roster.fetch(state.roster, port) do
+      {:ok, %{partial: ^bytes}} -> state
+      {:ok, worker} -> Requests.put(state, %{worker | partial: bytes})
+      :error -> state
+    end
+  end
+
+  @spec listen(binary, port, Switchboard.state()) :: Switchboard.state()
+  def listen(bytes, port, state) do
+    {bytes, state} = Dealer.answer(bytes, port, state)
+
+    case Frame.first(bytes) do
+      {frame, rest} -> listen(rest, port, frame(frame, port, state))
+      nil -> keep_partial(state, port, bytes)
+    end
+  end
+
+  @spec frame(tuple | atom, port, Switchboard.state()) :: Switchboard.state()
+  def frame({kind, id, run, bytes}, port, state) when kind in [:reply, :fault] do
+    case Map.pop(state.requests, id) do
+      # Nobody waits for it any more.
+      {nil, _requests} ->
+        state
+
+      {%{mode: :over} = request, requests} ->
+        Requests.relieved(%{state | requests: requests}, request)
+
+      {%{mode: :start} = request, requests} ->
+        Staff.started(%{state | requests: requests}, request, port, Frame.result(kind, bytes))
+
+      {request, requests} ->
+        Requests.settle(%{state | requests: requests}, id, request, fn ->
+          Request.reply(request, kind, run, bytes)
+        end)
+    end
+  end
+
+  def frame({:shared, id, run, segment, len}, port, state) do
+    worker = receive_segment(Roster.worker(state.roster, port), segment)
+
+    loan = %Loan{
+      board: self(),
+      port: port,
+      id: segment,
+      segment: worker.segments[segment],
+      len: len
+    }
+
+    case Map.pop(state.requests, id) do
+      {nil, _requests} ->
+        Worker.control(worker, Frame.returned(segment))
+        Requests.put(state, worker)
+
+      {%{mode: :over} = request, requests} ->
+        Worker.control(worker, Frame.returned(segment))
+        Requests.relieved(Requests.put(%{state | requests: requests}, worker), request)
+
+      {request, requests} ->
+        reader = Request.lend(request, run, loan)
+        worker = %{worker | readers: Map.put(worker.readers, segment, Process.monitor(reader))}
+
+        Requests.settle(Requests.put(%{state | requests: requests}, worker), id, request, fn ->
+          :ok
+        end)
+    end
+  end
+
+  def frame({:returned, segment}, port, state) do
+    worker = Roster.worker(state.roster, port)
+
+    case Map.pop(worker.lent, segment) do
+      {nil, _lent} ->
+        state
+
+      {memory, lent} ->
+        Segments.put(state.pool.board.segments, segment, memory)
+        Requests.put(state, %{worker | lent: lent})
+    end
+  end
+
+  def frame({:dropped, segment}, port, state),
+    do: %{
+      state
+      | roster:
+          Roster.update(state.roster, port, &%{&1 | segments: Map.delete(&1.segments, segment)})
+    }
+
+  def frame({:given_back, id}, port, state) do
+    case state.requests do
+      %{^id => %{mode: :over} = request} ->
+        Requests.relieved(%{state | requests: Map.delete(state.requests, id)}, request)
+
+      %{^id => request} ->
+        state = state |> Requests.relieved(request) |> keep_lent(request, port)
+        requests = Map.put(state.requests, id, %{request | port: nil, since: nil})
+        %{state | requests: requests, returned: [id | state.returned]}
+
+      _cancelled ->
+        state
+    end
+  end
+
+  def frame({:awaits, id}, port, state) do
+    case state.requests do
+      %{^id => request} ->
+        state = Requests.relieved(state, request)
+
+        state = %{
+          state
+          | roster: Roster.update(state.roster, port, &%{&1 | awaiting: &1.awaiting + 1})
+        }
+
+        %{state | requests: Map.put(state.requests, id, %{request | awaiting?: true})}
+
+      _cancelled ->
+        state
+    end
+  end
+
+  def frame({:send, _kind, _to, _message} = frame, _port, state) do
+    Worker.deliver(frame)
+    state
+  end
+
+  def frame({:crowded, crowded}, port, state),
+    do: %{state | roster: Roster.update(state.roster, port, &%{&1 | crowded: crowded})}
+
+  def frame({:hello, os_pid, version}, port, state) do
+    worker = Worker.met(Roster.worker(state.roster, port), os_pid, version)
+    {id, state} = Requests.book(state, %Request{mode: :start, port: port, question?: true})
+    frame = Worker.start_frame(worker, id, state.options, state.leader)
+    Requests.put(state, %{worker | outgoing: [worker.outgoing | frame]})
+  end
+
+  def frame(:stuck, port, state),
+    do: %{state | roster: Roster.update(state.roster, port, &%{&1 | stuck: true})}
+
+  # What it read is to be read again, and not to be used for another request meanwhile.
+  defp keep_lent(state, %{shared: nil}, _port), do: state
+
+  defp keep_lent(state, %{shared: {segment, _memory, _len}}, port),
+    do: %{
+      state
+      | roster: Roster.update(state.roster, port, &%{&1 | lent: Map.delete(&1.lent, segment)})
+    }
+
+  # A segment is sent before the frame that names it, on another way.
+  defp receive_segment(worker, segment) do
+    if is_map_key(worker.segments, segment), do: worker, else: Worker.receive_segments(worker)
+  end
+end
