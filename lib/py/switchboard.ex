@@ -75,6 +75,8 @@ defmodule Py.Switchboard do
     Survivor.watch(options.name)
     Pool.mark(options.name, :starting)
 
+    load_all(options.name)
+
     with {:ok, python} <- find(options.python),
          pool = put_in(pool.board.segments, Segments.new()),
          {:ok, state} <- open(options, %{pool | pid: self(), python: python}, leader) do
@@ -98,6 +100,14 @@ defmodule Py.Switchboard do
         {:error,
          Error.new(:not_available, text <> " Run mix py.doctor to see all that was looked at.")}
     end
+  end
+
+  # Without descriptors no module can be loaded, and a pool is to outlive that.
+  defp load_all(name) do
+    :code.ensure_modules_loaded(Application.spec(:py, :modules) || [])
+    # What says why is said once: that loads what it takes of Elixir.
+    text = inspect(name) <> Worker.cannot_start(:emfile)
+    Exception.message(Error.new(:not_available, text))
   end
 
   defp open(options, pool, leader) do

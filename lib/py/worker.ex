@@ -94,23 +94,24 @@ defmodule Py.Worker do
 
       {:ok, %{worker | os_pid: os_pid(port)}}
     else
-      {:error, text} ->
+      {:error, _text} = error ->
         Reception.forget(token)
-        {:error, "no worker process could be started: #{text}"}
+        error
     end
   end
 
   defp open_port(settings) do
     {:ok, Port.open({:spawn_executable, Build.launcher_file()}, settings)}
-  rescue
-    # There are no more processes or descriptors to be had.
-    error in [ErlangError, SystemLimitError, ArgumentError] -> {:error, reason(error)}
+  catch
+    # There are no more processes or descriptors to be had. An Elixir exception is not made of it: its module may not be
+    # loaded, and could not be.
+    :error, reason when is_atom(reason) -> {:error, cannot_start(reason)}
   end
 
-  defp reason(%ErlangError{original: reason}) when is_atom(reason),
-    do: "#{:file.format_error(reason)} (#{reason})"
-
-  defp reason(error), do: Exception.message(error)
+  @doc "Why the system started no process."
+  @spec cannot_start(atom) :: String.t()
+  def cannot_start(reason),
+    do: "no worker process could be started: #{:file.format_error(reason)} (#{reason})"
 
   # Known before the worker says it: one that never does can be killed.
   defp os_pid(port) do

@@ -243,5 +243,5 @@ defmodule Py.Switchboard.Roster do
       else: {nil, roster}
   end
 
-  defp delay(failures), do: min(@first_delay * Integer.pow(2, min(failures, 16)), @longest_delay)
+  defp delay(failures), do: min(Bitwise.bsl(@first_delay, min(failures, 16)), @longest_delay)
 end
