@@ -122,6 +122,19 @@ defmodule Py.WorkerLifeTest do
     assert_nothing_left(result)
   end
 
+  test "kill -9 of the BEAM while a worker is stopped as a process, and has children" do
+    code = """
+    pids = start.(:life, [])
+    Py.exec!("import subprocess; subprocess.Popen(['/bin/sleep', '600'])", %{}, on: :life)
+    :ok = Py.Native.Base.kill(hd(pids), 19)
+    ready.(pids)
+    Process.sleep(:infinity)
+    """
+
+    result = run(code, &Processes.signal(&1, 9))
+    assert_nothing_left(result)
+  end
+
   # Before it serves there is nobody in the worker to see it.
   @tag :tmp_dir
   test "kill -9 of the BEAM while the interpreter of a worker does not come to serve", %{

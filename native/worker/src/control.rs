@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use py_shared::NotReceived;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::process::Signal;
 
 use crate::etf::Malformed;
 use crate::ffi;
@@ -20,9 +21,9 @@ pub fn spawn(inbox: &'static Inbox) -> std::io::Result<()> {
         crate::leave();
     };
     std::thread::Builder::new().name("py-control".into()).spawn(listen)?;
-    // From here on all that we started goes with us, for which we must live: the launcher has asked for
-    // this thread to be killed when the BEAM is gone.
-    Ok(rustix::process::set_parent_process_death_signal(None)?)
+    // The launcher has asked for this thread to be killed when the BEAM is gone. From here on all that we
+    // started goes with us, for which we must live, and run if we were stopped.
+    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::CONT))?)
 }
 
 fn listen(inbox: &'static Inbox) {
