@@ -196,7 +196,11 @@ defmodule Py.FaultRoundsTest do
     :rand.seed(:exsss, {1, 2, 3})
     {micros, _} = :timer.tc(fn -> for n <- 2..(@rounds + 1), do: run(n) end)
     after_all = settled(before, 300)
-    IO.puts("fault rounds: #{@rounds} in #{div(micros, 1_000_000)} s, rss #{memory} -> #{rss()} kB, #{inspect(after_all)}")
+
+    IO.puts(
+      "fault rounds: #{@rounds} in #{div(micros, 1_000_000)} s, rss #{memory} -> #{rss()} kB, #{inspect(after_all)}"
+    )
+
     assert %{after_all | atoms: 0, maps: 0, files: 0} == %{before | atoms: 0, maps: 0, files: 0}
     # The VM opens one more for a thread that had none.
     assert_in_delta after_all.files, before.files, 2
