@@ -164,7 +164,8 @@ defmodule Py.FaultRoundsTest do
       atoms: :erlang.system_info(:atom_count),
       maps: length(String.split(File.read!("/proc/self/maps"), "\n")) |> div(100),
       # Semaphores are those of multiprocessing, of any program of this machine.
-      shm: "/dev/shm" |> File.ls!() |> Enum.reject(&String.starts_with?(&1, "sem.")) |> Enum.sort()
+      shm:
+        "/dev/shm" |> File.ls!() |> Enum.reject(&String.starts_with?(&1, "sem.")) |> Enum.sort()
     }
   end
 
