@@ -101,7 +101,7 @@ defmodule Py.Worker do
   end
 
   defp open_port(settings) do
-    {:ok, Port.open({:spawn_executable, Build.launcher_file()}, settings)}
+    {:ok, Port.open({:spawn_executable, launcher_file()}, settings)}
   catch
     # There are no more processes or descriptors to be had. An Elixir exception is not made of it: its module may not be
     # loaded, and could not be.
@@ -149,6 +149,15 @@ defmodule Py.Worker do
 
   defp limit(nil), do: []
   defp limit(bytes), do: ["--memory-limit", Integer.to_string(bytes)]
+
+  # To ask where the application is takes longer than to fork a process.
+  defp launcher_file do
+    with nil <- :persistent_term.get(__MODULE__, nil) do
+      file = Build.launcher_file()
+      :persistent_term.put(__MODULE__, file)
+      file
+    end
+  end
 
   defp python_path, do: Application.app_dir(:py, "priv/python")
 

@@ -18,6 +18,10 @@ pub fn default_signals() {
         // SAFETY: takes away handlers and installs none; numbers that may not be changed are refused.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
+    unblock_signals();
+}
+
+fn unblock_signals() {
     let mut none = MaybeUninit::uninit();
     // SAFETY: sigemptyset initialises the set that the other call reads.
     unsafe {
@@ -66,8 +70,8 @@ pub fn close(fd: RawFd) {
 
 /// Ends this process by a signal, and without another core file: who died of it first has left one.
 pub fn die(signal: i32) -> io::Error {
-    default_signals();
-    // SAFETY: plain system calls; SIGPIPE, which is left out above, gets its default action here.
+    unblock_signals();
+    // SAFETY: plain system calls, which check what they are given.
     unsafe {
         libc::prctl(libc::PR_SET_DUMPABLE, 0);
         libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 });

@@ -17,6 +17,7 @@ mod streams;
 mod worker;
 
 use std::env;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use arguments::Arguments;
@@ -35,7 +36,8 @@ fn main() -> ExitCode {
     };
     let result = Arguments::parse(arguments).and_then(|arguments| run(&arguments));
     result.unwrap_or_else(|reason| {
-        eprintln!("py_launcher: {reason}");
+        // The node that would read it may be gone.
+        let _unread = writeln!(io::stderr(), "py_launcher: {reason}");
         ExitCode::from(FAILED)
     })
 }
