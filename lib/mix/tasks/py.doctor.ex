@@ -114,9 +114,11 @@ defmodule Mix.Tasks.Py.Doctor do
 
   @trial Module.concat(__MODULE__, Trial)
 
-  # Starts one, as a pool in: :process does.
-  defp worker(python) do
-    # The reason of a pool that does not start is what we want to hear.
+  # Starts one, as a pool in: :process does. In a process of its own: the end of a pool that does not start reaches it
+  # after the reason, which is what we want to hear.
+  defp worker(python), do: Task.await(Task.async(fn -> try_worker(python) end), :infinity)
+
+  defp try_worker(python) do
     Process.flag(:trap_exit, true)
 
     with {:ok, _started} <- Application.ensure_all_started(:py),
@@ -128,8 +130,6 @@ defmodule Mix.Tasks.Py.Doctor do
       {_micros, {:error, error}} -> {:wrong, "worker process", Exception.message(error)}
       other -> {:wrong, "worker process", "it should serve, and there is #{inspect(other)}"}
     end
-  after
-    Process.flag(:trap_exit, false)
   end
 
   defp start_worker(python),
