@@ -20,7 +20,7 @@ _START = """
     from erlang import _boot
     import _signal as signal
     config = dict(sink=pid(1), leader=pid(2), signal=signal.SIGUSR1)
-    _boot.start({{**config, "decimal": True, "set_version": True}})
+    _boot.start({{**config, "decimal": True, "set_version": True, "in_node": True}})
 """
 
 
@@ -48,7 +48,7 @@ class BootTest(unittest.TestCase):
             native = sys.modules["_erlang"] = types.ModuleType("_erlang")
             from erlang import _boot, _code, _errors, _loop, _messages, _output, _types, Pid
             config = dict(sink=Pid(b""), leader=Pid(b""), signal=10, decimal=True)
-            _boot.start(dict(config, set_version=True))
+            _boot.start(dict(config, set_version=True, in_node=True))
             out(*sorted({slow!r} & set(sys.modules)))
             """
         # What `site` and its .pth files import is not ours to say.
