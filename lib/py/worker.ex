@@ -143,7 +143,7 @@ defmodule Py.Worker do
       :stream,
       :exit_status,
       args: arguments,
-      env: [{'PY_TOKEN', to_charlist(token)} | env]
+      env: [{~c"PY_TOKEN", to_charlist(token)} | env]
     ] ++ cd
   end
 
