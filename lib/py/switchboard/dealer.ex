@@ -84,8 +84,7 @@ defmodule Py.Switchboard.Dealer do
     case requests do
       %{^id => %Request{mode: mode, awaiting?: false, question?: false} = request}
       when mode != :start ->
-        size_of_result = len - 17
-        <<result::binary-size(size_of_result), rest::binary>> = tail
+        {result, rest} = :erlang.split_binary(tail, len - 17)
         Request.reply(request, :reply, run, result)
         size = size + byte_size(request.body)
         answer(rest, Map.delete(requests, id), old, count + 1, size)
