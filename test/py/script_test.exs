@@ -441,7 +441,8 @@ defmodule Py.ScriptTest do
     end
 
     test "a Python that is given", context do
-      python = System.find_executable("python3")
+      # Not python3 on PATH, which may be a script that looks for one.
+      {:ok, %{executable: python}} = Py.Python.find()
       {:ok, result} = run(context, "import sys; print(sys.executable)", [], python: python)
       assert result.stdout == python <> "\n"
     end
