@@ -96,7 +96,9 @@ defmodule Py.FuzzTest do
 
   # That of a zone is Python's, whatever was in the struct; and a zone that Python does not know, since its name was
   # tampered with, comes back as one that has its offset.
-  defp without_abbreviations(%DateTime{} = datetime), do: %{datetime | zone_abbr: nil, time_zone: nil}
+  defp without_abbreviations(%DateTime{} = datetime),
+    do: %{datetime | zone_abbr: nil, time_zone: nil}
+
   defp without_abbreviations(%MapSet{} = set), do: MapSet.new(set, &without_abbreviations/1)
   defp without_abbreviations([_ | _] = list), do: Enum.map(list, &without_abbreviations/1)
 
