@@ -165,13 +165,13 @@ defmodule Py.Pool do
     * `size`, `max_queue`: its limits; `in`, `python`, `name`: what it is
     * `queued`: calls that wait; `running`: calls on a thread now; `awaiting`: coroutines in flight
     * `running_calls`: of the last two, the longest first, each `%{function: "module.name", age_ms: n, awaiting: boolean}`
-    * `threads`: threads that serve the pools of the node; `retired`: those given up because they did not come back,
-      in the whole node and of pools that were stopped too
+    * `threads`, of a pool in the node: those that serve all its pools; `retired`: those given up because they did not
+      come back, in the whole node and of pools that were stopped too
     * `calls`: calls taken since the pool started
     * `workers`, of a pool of processes: of each its `os_pid`, `stage`, `rss` in bytes, `calls` and `age_ms`; `restarts`:
       how many died; `last_failure`: why, of the last
     * `prefork`: `false`, or with `prefork: true` what the template is at: `:starting`, `:active`, `{:off, reason}`
-    * `inline`: whether a call with `inline: true` would run inline now: `:open`, or `{:closed, reason}` with the reason
+    * `inline`, of a pool in the node: whether a call with `inline: true` would run inline now: `:open`, or `{:closed, reason}` with the reason
       `:busy` (Python is at work), `:foreign_threads` (Python has threads that are not Py's: an executor's, say),
       `:not_serving` or `:unsupported` (CPython 3.14 before it can be told of stacks)
     * `inline_overrun`: functions that took a millisecond or more inline, and therefore take the queue for ten seconds
@@ -309,6 +309,11 @@ defmodule Py.Pool do
       false
     end
   end
+
+  # One more, whether there is a place or not.
+  @doc false
+  @spec taken(t) :: :ok
+  def taken(%{board: %{load: load}}), do: :atomics.add(load, 1, 1)
 
   @doc false
   @spec settled(t, non_neg_integer) :: :ok

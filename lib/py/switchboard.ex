@@ -23,12 +23,6 @@ defmodule Py.Switchboard do
 
   alias Py.Worker.{Frame, Output, Template}
 
-  # Requests that are taken in one go, and written with one write to each worker.
-  @batch 256
-
-  # How often workers are looked at.
-  @round 1_000
-
   @enforce_keys [:pool, :options, :python, :facts, :leader, :roster]
   defstruct [
     :pool,
@@ -50,8 +44,7 @@ defmodule Py.Switchboard do
     silent: %{},
     ticks?: false,
     # Of the workers, with `prefork: true`.
-    template: nil,
-    questions: %{}
+    template: nil
   ]
 
   @typedoc "What the switchboard and the modules under its name hand to each other."
@@ -80,7 +73,7 @@ defmodule Py.Switchboard do
     with {:ok, python} <- find(options.python),
          pool = put_in(pool.board.segments, Segments.new()),
          {:ok, state} <- open(options, %{pool | pid: self(), python: python}, leader) do
-      Process.send_after(self(), :round, @round)
+      Staff.begin_rounds()
       Pool.mark(options.name, state.pool)
       {:ok, state}
     else
@@ -194,7 +187,7 @@ defmodule Py.Switchboard do
     {:reply, :ok, state |> Staff.stop_idle() |> Staff.staff() |> Requests.dispatch()}
   end
 
-  # Every worker is asked; the answers are put together by whoever asks.
+  # Every worker is asked; the answers are put together by whoever asks. Nobody asked whether there is a place for these.
   def handle_call({:broadcast, requests}, {from, _tag}, state) do
     ports = Roster.serving(state.roster)
     {refs, state} = Enum.map_reduce(ports, state, &broadcast(&1, &2, from, requests))
@@ -203,6 +196,7 @@ defmodule Py.Switchboard do
 
   defp broadcast(port, state, from, {mode, verb, deadline, body}) do
     ref = make_ref()
+    Pool.taken(state.pool)
 
     {id, state} =
       Requests.book(state, %Request{
@@ -235,21 +229,13 @@ defmodule Py.Switchboard do
 
   @impl true
   def handle_info({:py_call, request}, state),
-    do:
-      {:noreply,
-       [request] |> Requests.more(@batch) |> Requests.take_all(state) |> Requests.dispatch()}
+    do: {:noreply, request |> Requests.take(state) |> Requests.dispatch()}
 
   def handle_info({port, {:data, bytes}}, state) when is_port(port) do
     case Roster.fetch(state.roster, port) do
       {:ok, worker} ->
-        :counters.add(worker.read, 1, byte_size(bytes))
-
         {:noreply,
-         worker.partial
-         |> Listener.joined(bytes)
-         |> Listener.listen(port, state)
-         |> Requests.requeue()
-         |> Requests.dispatch()}
+         worker |> Listener.hear(bytes, state) |> Requests.requeue() |> Requests.dispatch()}
 
       :error ->
         {:noreply, state}

@@ -130,21 +130,13 @@ defmodule Py.Workers do
 
   defp wait_watching(pool, ref, monitor) do
     receive do
-      {:py_reply, ^ref, kind, run, bytes} ->
-        Process.demonitor(monitor, [:flush])
-        {Frame.result(kind, bytes), run}
-
-      {:py_shared, ^ref, run, loan} ->
-        Process.demonitor(monitor, [:flush])
-        {Loan.take(loan), run}
-
-      {:py_result, ^ref, result} ->
-        Process.demonitor(monitor, [:flush])
-        {result, nil}
-
-      {:DOWN, ^monitor, :process, _pid, _reason} ->
-        {{:error, Startup.stopped(pool.name)}, nil}
+      {:py_reply, ^ref, kind, run, bytes} -> {Frame.result(kind, bytes), run}
+      {:py_shared, ^ref, run, loan} -> {Loan.take(loan), run}
+      {:py_result, ^ref, result} -> {result, nil}
+      {:DOWN, ^monitor, :process, _pid, _reason} -> {{:error, Startup.stopped(pool.name)}, nil}
     end
+  after
+    Process.demonitor(monitor, [:flush])
   end
 
   defp run_everywhere(pool, request, timeout) do

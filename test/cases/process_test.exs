@@ -121,4 +121,28 @@ defmodule Py.Cases.ProcessTest do
       assert eval(pool, "import builtins\nbuiltins.py_marks", %{}, timeout: 10_000) == {:ok, []}
     end
   end
+
+  # --- counting -----------------------------------------------------------------------------------
+
+  @tag pool: [size: 1, max_queue: 0]
+  test "reloads take no places, and give none away", %{pool: pool} do
+    for _ <- 1..5, do: assert(Py.reload(:colorsys, on: pool) == :ok)
+    future = Py.async_call(:time, :sleep, [60], on: pool)
+    assert error(eval(pool, "1")).kind == :overloaded
+    assert Py.cancel(future) == :ok
+  end
+
+  @tag pool: [size: 1]
+  test "a large request that is cancelled while it waits leaves its memory to the next", %{pool: pool} do
+    table = Py.Pool.lookup(pool).board.segments.table
+    running = Py.async_call(:time, :sleep, [60], on: pool)
+    eventually(fn -> Py.Pool.info(pool).running == 1 end)
+    # Beyond what a worker takes in advance while it is at a long call.
+    eventually(fn -> match?([%{age_ms: age}] when age > 20, Py.Pool.info(pool).running_calls) end)
+    waiting = Py.async_call(:builtins, :len, [String.duplicate("x", 1_000_000)], on: pool)
+    assert Py.Pool.info(pool).queued == 1
+    assert Py.cancel(waiting) == :ok
+    assert :ets.info(table, :size) == 1
+    assert Py.cancel(running) == :ok
+  end
 end

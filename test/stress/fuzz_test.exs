@@ -3,21 +3,14 @@ defmodule Py.FuzzTest do
   # is drawn; PY_FUZZ_SEED is the number to begin with. In a VM of their own, where calls inline find the gate open.
   use Py.Case, on: [:thread]
 
+  import Py.Fuzz
+
   @moduletag :own_vm
   @moduletag timeout: :infinity
   @moduletag pool: [size: 4, init: File.read!(Path.join(__DIR__, "fuzz.py"))]
 
   # Where a round stands that takes the VM with it.
   @standing "_build/fuzz_at"
-
-  defp seconds, do: "PY_FUZZ_SECONDS" |> System.get_env("2") |> String.to_integer()
-
-  defp first do
-    case System.get_env("PY_FUZZ_SEED") do
-      nil -> ExUnit.configuration()[:seed] * 100_000
-      seed -> String.to_integer(seed)
-    end
-  end
 
   # Runs rounds until the time is up; the number of a round is what its failure is known by.
   defp rounds(name, fun) do

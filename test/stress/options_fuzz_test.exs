@@ -3,6 +3,8 @@ defmodule Py.OptionsFuzzTest do
   # what is wrong, soon and without a message left behind.
   use Py.Case, on: [:thread]
 
+  import Py.Fuzz
+
   @moduletag :own_vm
   @moduletag timeout: :infinity
 
@@ -18,15 +20,6 @@ defmodule Py.OptionsFuzzTest do
     # Casts that fail are logged.
     Logger.put_module_level(Py.Cast, :none)
     on_exit(fn -> Logger.delete_module_level(Py.Cast) end)
-  end
-
-  defp seconds, do: "PY_FUZZ_SECONDS" |> System.get_env("2") |> String.to_integer()
-
-  defp first do
-    case System.get_env("PY_FUZZ_SEED") do
-      nil -> ExUnit.configuration()[:seed] * 100_000
-      seed -> String.to_integer(seed)
-    end
   end
 
   test "random options are taken or refused, and never anything else", %{pool: pool} do

@@ -3,18 +3,11 @@ defmodule Py.OracleTest do
   # value, so that a conversion that is wrong in the same way each time is seen. For PY_FUZZ_SECONDS (2).
   use Py.Case, on: [:thread]
 
+  import Py.Fuzz
+
   @moduletag :own_vm
   @moduletag timeout: :infinity
   @moduletag pool: [size: 4, init: File.read!(Path.join(__DIR__, "oracle.py"))]
-
-  defp seconds, do: "PY_FUZZ_SECONDS" |> System.get_env("2") |> String.to_integer()
-
-  defp first do
-    case System.get_env("PY_FUZZ_SEED") do
-      nil -> ExUnit.configuration()[:seed] * 100_000
-      seed -> String.to_integer(seed)
-    end
-  end
 
   test "values out of Python are what the type table says", %{pool: pool} do
     # numpy is imported by the first.

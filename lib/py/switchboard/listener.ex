@@ -7,9 +7,15 @@ defmodule Py.Switchboard.Listener do
   alias Py.Switchboard.{Dealer, Loan, Request, Requests, Roster, Staff}
   alias Py.Worker.Frame
 
-  @spec joined(binary, binary) :: binary
-  def joined("", bytes), do: bytes
-  def joined(partial, bytes), do: partial <> bytes
+  @doc "Takes what a worker wrote."
+  @spec hear(Worker.t(), binary, Switchboard.state()) :: Switchboard.state()
+  def hear(worker, bytes, state) do
+    :counters.add(worker.read, 1, byte_size(bytes))
+    worker.partial |> joined(bytes) |> listen(worker.port, state)
+  end
+
+  defp joined("", bytes), do: bytes
+  defp joined(partial, bytes), do: partial <> bytes
 
   defp keep_partial(state, port, bytes) do
     case Roster.fetch(state.roster, port) do
@@ -19,13 +25,20 @@ defmodule Py.Switchboard.Listener do
     end
   end
 
-  @spec listen(binary, port, Switchboard.state()) :: Switchboard.state()
-  def listen(bytes, port, state) do
+  defp listen(bytes, port, state) do
     {bytes, state} = Dealer.answer(bytes, port, state)
 
     case Frame.first(bytes) do
-      {frame, rest} -> listen(rest, port, frame(frame, port, state))
+      {frame, rest} -> listen_on(rest, port, frame(frame, port, state))
       nil -> keep_partial(state, port, bytes)
+    end
+  end
+
+  # What it said may have been the end of it.
+  defp listen_on(bytes, port, state) do
+    case Roster.fetch(state.roster, port) do
+      {:ok, _worker} -> listen(bytes, port, state)
+      :error -> state
     end
   end
 

@@ -8,10 +8,6 @@ defmodule Py.Switchboard.Overdue do
   alias Py.Switchboard.{Request, Requests, Roster, Staff}
   alias Py.Worker.Frame
 
-  # How long a worker may go on after the end of its time before it is killed from outside: it does so by itself, if it
-  # is not stopped as a process.
-  @kill_after 1_000
-
   # A worker tells the end of a request's time within this, if it can tell anything; in nanoseconds.
   @tells_within 100_000_000
 
@@ -88,7 +84,7 @@ defmodule Py.Switchboard.Overdue do
     Request.answer(request, {:error, Error.new(:timeout, "its worker process does not answer")})
     over = %{request | mode: :over, from: nil, ref: nil}
     state = Requests.forget(state, id, request)
-    limit = request.deadline + (state.options.grace + @kill_after) * 1_000_000
+    limit = request.deadline + (state.options.grace + Staff.kill_after()) * 1_000_000
 
     %{
       state

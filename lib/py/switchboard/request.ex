@@ -11,11 +11,12 @@ defmodule Py.Switchboard.Request do
     # Who gets the answer, and by which reference.
     :from,
     :ref,
-    # :raw for a caller that decodes, :result for one that gets a message as from any pool, :start for our own.
+    # :raw for a caller that decodes, :result for one that gets a message as from any pool, :start for our own, :over for
+    # one whose caller has its answer while the worker is still at it.
     :mode,
     :verb,
     :deadline,
-    # Where the times go, for those who ask: an atomics array of two.
+    # Where the time that it ran goes, for those who ask: an atomics array of one.
     :times,
     # The worker that has it, and since when, to about a tick; nil for less.
     :port,

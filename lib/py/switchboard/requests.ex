@@ -7,6 +7,9 @@ defmodule Py.Switchboard.Requests do
   alias Py.Switchboard.{Dealer, Queue, Request, Roster, Staff}
   alias Py.Worker.Frame
 
+  # Requests that are taken in one go, and written with one write to each worker.
+  @batch 256
+
   # How often requests that take long are looked at.
   @tick 10
 
@@ -33,7 +36,7 @@ defmodule Py.Switchboard.Requests do
     end
   end
 
-  defp take(state, %Request{} = request) do
+  defp enqueue(request, state) do
     {id, state} = book(state, request)
     %{state | queue: Queue.put(state.queue, id, request)}
   end
@@ -45,10 +48,12 @@ defmodule Py.Switchboard.Requests do
   end
 
   # Who asks at the same time is served with one write.
-  @spec more([Request.t()], non_neg_integer) :: [Request.t()]
-  def more(requests, 0), do: :lists.reverse(requests)
+  @spec take(Request.t(), Switchboard.state()) :: Switchboard.state()
+  def take(request, state), do: [request] |> more(@batch) |> take_all(state)
 
-  def more(requests, left) do
+  defp more(requests, 0), do: :lists.reverse(requests)
+
+  defp more(requests, left) do
     receive do
       {:py_call, request} -> more([request | requests], left - 1)
     after
@@ -56,13 +61,12 @@ defmodule Py.Switchboard.Requests do
     end
   end
 
-  @spec take_all([Request.t()], Switchboard.state()) :: Switchboard.state()
-  def take_all(requests, state) do
+  defp take_all(requests, state) do
     if Queue.empty?(state.queue) do
       {left, state} = Dealer.deal(requests, state)
-      Enum.reduce(left, state, &take(&2, &1))
+      Enum.reduce(left, state, &enqueue/2)
     else
-      Enum.reduce(requests, state, &take(&2, &1))
+      Enum.reduce(requests, state, &enqueue/2)
     end
   end
 
@@ -140,7 +144,7 @@ defmodule Py.Switchboard.Requests do
     Enum.reduce(state.returned, %{state | returned: []}, &requeue/2)
   end
 
-  def requeue(id, state) do
+  defp requeue(id, state) do
     case state.requests do
       %{^id => request} -> %{state | queue: Queue.put_back(state.queue, id, request)}
       _cancelled -> state
@@ -153,9 +157,15 @@ defmodule Py.Switchboard.Requests do
     state |> forget(id, request) |> relieved(request)
   end
 
-  # It is no load of a worker, and no load of the pool.
+  # It is no load of a worker any more. What no worker has to read is free at once.
   @spec relieved(Switchboard.state(), Request.t()) :: Switchboard.state()
-  def relieved(state, %{port: nil}), do: state
+  def relieved(state, %{port: nil, shared: nil}), do: state
+
+  def relieved(state, %{port: nil, shared: {segment, memory, _len}}) do
+    Segments.put(state.pool.board.segments, segment, memory)
+    state
+  end
+
   def relieved(state, %{question?: true}), do: state
 
   def relieved(state, %{port: port, awaiting?: true}),

@@ -12,12 +12,20 @@ defmodule Py.Switchboard.Staff do
   # How often workers are looked at.
   @round 1_000
 
-  # How long a worker may go on beyond its time before it is killed from outside.
+  # How long a worker may go on beyond its time before it is killed from outside: it ends by itself, if it is not stopped
+  # as a process.
   @kill_after 1_000
 
   # A template that has forked workers may die, and does no more harm than a worker that does; nor does one that a dead
   # template did not fork, or that was killed before it served. After so many in a row callers are told.
   @chances 3
+
+  @doc "The same, in milliseconds, for those who tell its requests so."
+  @spec kill_after() :: pos_integer
+  def kill_after, do: @kill_after
+
+  @spec begin_rounds() :: reference
+  def begin_rounds, do: Process.send_after(self(), :round, @round)
 
   @spec kill(Switchboard.state(), port) :: Switchboard.state()
   def kill(state, port) do
@@ -195,7 +203,7 @@ defmodule Py.Switchboard.Staff do
 
   @spec go_round(Switchboard.state()) :: Switchboard.state()
   def go_round(state) do
-    Process.send_after(self(), :round, @round)
+    begin_rounds()
     state = state |> stop_idle() |> end_stopped() |> forget_segments()
 
     worn =

@@ -3,13 +3,14 @@
 
 use std::cell::RefCell;
 
+use py_core::convert::refused::{BITSTRING, FUNCTION, IMPROPER, NOT_BINARY};
 use py_core::convert::{Opaque, Read, Token, Verb};
 use rustler::{Binary, Term, TermType};
 use smallvec::SmallVec;
 
 use crate::atoms;
 use crate::ffi::{self, Elements, Entries};
-use crate::terms::{self, BITSTRING, FUNCTION, IMPROPER, NOT_BINARY};
+use crate::terms;
 
 /// What is recorded: longer texts are better shared with the caller than copied.
 pub struct Limits {

@@ -1,6 +1,7 @@
 //! Erlang terms as the tokens of the type table.
 
 use py_core::Interpreter;
+use py_core::convert::refused::{BITSTRING, FUNCTION, IMPROPER, NOT_BINARY};
 use py_core::convert::{Opaque, Read, Token, Write};
 use pyo3::Py;
 use pyo3::types::PyBytes;
@@ -9,11 +10,6 @@ use rustler::{Binary, ResourceArc, Term, TermType};
 use crate::atoms;
 use crate::ffi::{self, Builder, Built, Elements, Entries};
 use crate::shared::SharedBytes;
-
-pub const FUNCTION: &str = "a function cannot be passed to Python yet";
-pub const IMPROPER: &str = "an improper list has no Python value; pass a proper list, or a tuple";
-pub const BITSTRING: &str = "a bitstring that is no binary has no Python value; pad it to whole bytes";
-pub const NOT_BINARY: &str = "Py.bytes/1 and Py.buffer/1 take a binary";
 
 /// Reads terms, depth first.
 pub struct TermReader<'a> {

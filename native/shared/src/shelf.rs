@@ -89,6 +89,13 @@ impl Shelf {
         self.drop_while(|shelf, _| shelf.kept > shelf.limit)
     }
 
+    /// Drops a segment that was taken, and that the other process did not come to have.
+    pub fn remove(&mut self, id: u32) {
+        if self.all.get(&id).is_some_and(|shelved| !shelved.free) {
+            self.all.remove(&id);
+        }
+    }
+
     /// Drops what has been free for that long, and returns the numbers.
     pub fn drop_idle(&mut self, idle: Duration) -> Vec<u32> {
         let now = Instant::now();

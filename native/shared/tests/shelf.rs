@@ -25,6 +25,19 @@ fn what_was_put_back_is_used_again() {
 }
 
 #[test]
+fn what_is_removed_is_not_used_again() {
+    let mut shelf = Shelf::new(KB * KB);
+    let free = shelf.take(1).unwrap().id;
+    let taken = shelf.take(1).unwrap().id;
+    shelf.put(free);
+    shelf.remove(taken);
+    shelf.remove(free);
+    assert!(shelf.put(taken).is_empty());
+    assert_eq!(shelf.take(1).unwrap().id, free);
+    assert!(shelf.take(1).unwrap().new);
+}
+
+#[test]
 fn the_one_that_was_used_last_comes_first() {
     let mut shelf = Shelf::new(KB * KB);
     let ids = [(); 3].map(|()| shelf.take(1).unwrap().id);

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use py_shared::NotReceived;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
@@ -12,6 +12,9 @@ use crate::ffi;
 use crate::frames::{Fields, incoming};
 use crate::inbox::Inbox;
 use crate::request::Question;
+
+/// After so long without a word there is time to look for what is not needed.
+const QUIET: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 pub fn spawn(inbox: &'static Inbox) -> std::io::Result<()> {
     let listen = move || {
@@ -29,15 +32,17 @@ pub fn spawn(inbox: &'static Inbox) -> std::io::Result<()> {
 fn listen(inbox: &'static Inbox) {
     let socket = inbox.segments.control();
     loop {
+        if poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&QUIET)) == Ok(0) {
+            inbox.segments.tidy(inbox.out);
+            continue;
+        }
         match py_shared::receive_fd(socket) {
             Ok((frame, file)) => {
                 if obey(inbox, &frame, file).is_err() {
                     return;
                 }
             }
-            Err(NotReceived::System(Errno::AGAIN | Errno::INTR)) => {
-                let _ = poll(&mut [PollFd::new(socket, PollFlags::IN)], None);
-            }
+            Err(NotReceived::System(Errno::AGAIN | Errno::INTR)) => {}
             Err(_) => return,
         }
     }

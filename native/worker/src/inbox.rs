@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use py_core::Pool;
@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use crate::etf::Malformed;
 use crate::ffi;
 use crate::frames::{self, Fields, incoming, outgoing};
+use crate::lock;
 use crate::outbox::{Frame, Outbox};
 use crate::request::{Body, Request, Start};
 use crate::segments::Segments;
@@ -248,8 +249,4 @@ fn unblock(pipe: &OwnedFd) -> rustix::io::Result<()> {
 
 fn new_bell() -> rustix::io::Result<OwnedFd> {
     eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,7 +15,7 @@ mod request;
 mod segments;
 mod template;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use py_core::boot::{self, Facts};
@@ -162,6 +162,10 @@ fn left(deadline: u64) -> Option<Duration> {
     let now = clock_gettime(ClockId::Monotonic);
     let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32);
     (deadline != 0).then(|| Duration::from_nanos(deadline).saturating_sub(now))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ends this process, and those that it started.

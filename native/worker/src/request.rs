@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
-use py_core::convert::{self, Read, Token, Verb, Write, from_python};
+use py_core::convert::{self, Read, SHARED_FROM, Token, Verb, Write, from_python};
 use py_core::wire::Leader;
 use py_core::{Canceller, Fault, Interpreter, Kind, Outcome, Pool, Source, Wire};
 use pyo3::prelude::*;
@@ -16,7 +16,7 @@ use crate::ffi;
 use crate::frames::outgoing;
 use crate::inbox::Inbox;
 use crate::outbox::{Frame, Outbox};
-use crate::segments::{Lease, SHARED_FROM};
+use crate::segments::Lease;
 
 static ATOMS: LazyLock<Mutex<Atoms>> = LazyLock::new(Mutex::default);
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use py_shared::{Segment, Shelf};
@@ -12,13 +12,14 @@ use pyo3::types::PyMemoryView;
 use crate::etf::Malformed;
 use crate::ffi;
 use crate::frames::outgoing;
+use crate::lock;
 use crate::outbox::{Frame, Outbox};
-
-/// From this size on, in bytes, what crosses does so in a segment.
-pub const SHARED_FROM: usize = 64 * 1024;
 
 /// So many bytes of segments of ours are kept for the next answers.
 const KEPT: usize = 512 * 1024 * 1024;
+
+/// One that was not used for so long is not kept.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// A segment is on its way on another path than the request that names it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -91,22 +92,34 @@ impl Segments {
             (!taken.new || self.pass(&segment_header(taken.id), &taken.segment)).then_some(())
         };
         if filled().is_none() {
-            self.take_back(out, taken.id);
+            // The BEAM may not have it, and forgets one that it does have.
+            lock(&self.ours).remove(taken.id);
+            out.put(&Frame::new(outgoing::DROPPED).u32(taken.id));
             return None;
         }
         Some(taken.id)
     }
 
+    /// Lets go of what was not used for long.
+    pub fn tidy(&self, out: &Outbox) {
+        let dropped = lock(&self.ours).drop_idle(IDLE);
+        tell_dropped(out, dropped);
+    }
+
     /// The BEAM has read it.
     pub fn take_back(&self, out: &Outbox, id: u32) {
         let dropped = lock(&self.ours).put(id);
-        for id in dropped {
-            out.put(&Frame::new(outgoing::DROPPED).u32(id));
-        }
+        tell_dropped(out, dropped);
     }
 
     fn pass(&self, header: &[u8], segment: &Segment) -> bool {
         py_shared::send_fd(&self.control, header, segment.as_fd()).is_ok()
+    }
+}
+
+fn tell_dropped(out: &Outbox, ids: Vec<u32>) {
+    for id in ids {
+        out.put(&Frame::new(outgoing::DROPPED).u32(id));
     }
 }
 
@@ -140,8 +153,4 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.out.put(&Frame::new(outgoing::RETURNED).u32(self.id));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -22,6 +22,14 @@ pub use request::{Verb, request, subject};
 pub use crate::ffi::View;
 use crate::wire::{Fault, Kind};
 
+/// What is said of terms that have no value in Python.
+pub mod refused {
+    pub const FUNCTION: &str = "a function cannot be passed to Python yet";
+    pub const IMPROPER: &str = "an improper list has no Python value; pass a proper list, or a tuple";
+    pub const BITSTRING: &str = "a bitstring that is no binary has no Python value; pad it to whole bytes";
+    pub const NOT_BINARY: &str = "Py.bytes/1 and Py.buffer/1 take a binary";
+}
+
 /// How deep a value may nest, in either direction. Deeper ones are refused, cyclic ones with them.
 pub const MAX_DEPTH: usize = 10_000;
 

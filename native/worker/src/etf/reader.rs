@@ -1,19 +1,15 @@
 //! A term as the tokens of the type table.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use py_core::convert::{Opaque, Read, Token};
+use py_core::convert::refused::{BITSTRING, FUNCTION, IMPROPER, NOT_BINARY};
+use py_core::convert::{Opaque, Read, SHARED_FROM, Token};
 use pyo3::prelude::*;
 
 use super::scan::{Mark, atom_name};
 use super::*;
-use crate::segments::{Lease, SHARED_FROM};
-
-const FUNCTION: &str = "a function cannot be passed to Python yet";
-const IMPROPER: &str = "an improper list has no Python value; pass a proper list, or a tuple";
-const BITSTRING: &str = "a bitstring that is no binary has no Python value; pad it to whole bytes";
-const NOT_BINARY: &str = "Py.bytes/1 and Py.buffer/1 take a binary";
+use crate::segments::Lease;
 
 /// Numbers for the names of atoms. The other side never frees an atom, so neither does this.
 #[derive(Default)]
@@ -125,7 +121,7 @@ impl<'a> Reader<'a> {
     }
 
     fn lock(&self) -> MutexGuard<'a, Atoms> {
-        self.atoms.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock(self.atoms)
     }
 
     fn opaque(&mut self, kind: Opaque) -> Token<'a> {

@@ -3,13 +3,12 @@
 use std::collections::HashSet;
 
 use py_core::View;
-use py_core::convert::Write;
+use py_core::convert::{SHARED_FROM, Write};
 use pyo3::Py;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::*;
-use crate::segments::SHARED_FROM;
 
 /// Maps of so many keys have each compared with each.
 const FEW: usize = 8;
