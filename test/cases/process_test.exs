@@ -133,7 +133,9 @@ defmodule Py.Cases.ProcessTest do
   end
 
   @tag pool: [size: 1]
-  test "a large request that is cancelled while it waits leaves its memory to the next", %{pool: pool} do
+  test "a large request that is cancelled while it waits leaves its memory to the next", %{
+    pool: pool
+  } do
     table = Py.Pool.lookup(pool).board.segments.table
     running = Py.async_call(:time, :sleep, [60], on: pool)
     eventually(fn -> Py.Pool.info(pool).running == 1 end)
