@@ -330,8 +330,9 @@ defmodule Py.Pool do
   defp process_pool(options) do
     board = %{
       load: :atomics.new(1, signed: true),
-      # Made by the process that the table is to belong to.
+      # Made by the process that the table is to belong to, and once the library is loaded.
       segments: nil,
+      lanes: nil,
       concurrency: options.concurrency,
       max_queue: options.max_queue,
       size: 0,

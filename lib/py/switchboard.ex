@@ -43,6 +43,8 @@ defmodule Py.Switchboard do
     # Requests that were told the end of their time here, since their workers did not, and when those are killed.
     silent: %{},
     ticks?: false,
+    # Workers that died not long ago: their numbers, why, what they had begun, and when that was.
+    buried: [],
     # Of the workers, with `prefork: true`.
     template: nil
   ]
@@ -71,7 +73,8 @@ defmodule Py.Switchboard do
     load_all(options.name)
 
     with {:ok, python} <- find(options.python),
-         pool = put_in(pool.board.segments, Segments.new()),
+         board = %{pool.board | segments: Segments.new(), lanes: Native.Base.lanes_new()},
+         pool = %{pool | board: board},
          {:ok, state} <- open(options, %{pool | pid: self(), python: python}, leader) do
       Staff.begin_rounds()
       Pool.mark(options.name, state.pool)
@@ -231,6 +234,9 @@ defmodule Py.Switchboard do
   def handle_info({:py_call, request}, state),
     do: {:noreply, request |> Requests.take(state) |> Requests.dispatch()}
 
+  def handle_info({:py_left, number, left}, state),
+    do: {:noreply, state |> Requests.left(number, left) |> Requests.dispatch()}
+
   def handle_info({port, {:data, bytes}}, state) when is_port(port) do
     case Roster.fetch(state.roster, port) do
       {:ok, worker} ->
@@ -277,7 +283,7 @@ defmodule Py.Switchboard do
       worker ->
         worker = Worker.connect(worker, role, socket)
         if worker.control && worker.output.socket, do: Reception.forget(token)
-        {:noreply, state |> Requests.put(worker) |> Requests.dispatch()}
+        {:noreply, state |> Requests.put(worker) |> Staff.open_lane(worker.port) |> Requests.dispatch()}
     end
   end
 

@@ -3,7 +3,7 @@ defmodule Py.Worker do
 
   # One worker process as its switchboard sees it. `native/worker` is what runs in it.
 
-  alias Py.{Build, Reception}
+  alias Py.{Build, Lane, Reception}
   alias Py.Native.Base
   alias Py.Worker.{Frame, Output}
 
@@ -234,6 +234,14 @@ defmodule Py.Worker do
   @doc "Notes that a request is no load any more."
   @spec relieve(t, non_neg_integer) :: t
   def relieve(worker, size), do: %{worker | load: worker.load - 1, bytes: worker.bytes - size}
+
+  @doc "Requests that it was given, in whatever way."
+  @spec calls(t) :: non_neg_integer
+  def calls(worker), do: worker.calls + Lane.calls(worker)
+
+  @doc "Has it nothing to do?"
+  @spec idle?(t) :: boolean
+  def idle?(worker), do: worker.load == 0 and worker.awaiting == 0 and Lane.free?(worker)
 
   @doc "Writes what waits to go out."
   @spec flush(t) :: t

@@ -5,7 +5,7 @@ defmodule Py.Workers do
 
   import Py.Segments, only: [shared_from: 0]
 
-  alias Py.{Error, Pool, Segments, Survivor, Switchboard, Telemetry}
+  alias Py.{Error, Lane, Pool, Segments, Survivor, Switchboard, Telemetry}
   alias Py.Pool.Startup
   alias Py.Switchboard.{Loan, Request}
   alias Py.Worker.Frame
@@ -29,15 +29,24 @@ defmodule Py.Workers do
     span = Telemetry.start(pool, request)
     ref = make_ref()
 
-    case ask(pool, ref, :raw, Process.group_leader(), request, timeout, nil) do
-      :ok ->
-        {result, run} = wait(pool, ref)
-        Telemetry.stop(span, run, result)
-        result
+    {verb, iovec} = Frame.encode(Process.group_leader(), request)
+    deadline = Frame.deadline(timeout)
 
-      refused ->
-        Telemetry.stop(span, nil, refused)
-        refused
+    {result, run} =
+      case Lane.ask(pool, ref, verb, deadline, iovec) do
+        {:answer, kind, run, bytes} -> {Frame.result(kind, bytes), run}
+        :left -> wait(pool, ref)
+        :busy -> ask_and_wait(pool, ref, request, verb, iovec, deadline)
+      end
+
+    Telemetry.stop(span, run, result)
+    result
+  end
+
+  defp ask_and_wait(pool, ref, request, verb, iovec, deadline) do
+    case ask(pool, request, iovec, %Request{ref: ref, mode: :raw, verb: verb, deadline: deadline}) do
+      :ok -> wait(pool, ref)
+      refused -> {refused, nil}
     end
   end
 
@@ -48,7 +57,11 @@ defmodule Py.Workers do
 
     Survivor.owe(tag, pool.pid)
 
-    case ask(pool, tag, :result, leader, request, timeout, times) do
+    {verb, iovec} = Frame.encode(leader, request)
+    deadline = Frame.deadline(timeout)
+    asked = %Request{ref: tag, mode: :result, verb: verb, deadline: deadline, times: times}
+
+    case ask(pool, request, iovec, asked) do
       :ok ->
         if Survivor.answers?(tag, pool.pid),
           do: {:py_worker, pool.pid, tag, times},
@@ -79,23 +92,11 @@ defmodule Py.Workers do
          do: {:ok, stacks |> Enum.concat() |> Enum.sort_by(& &1.age_ms, :desc)}
   end
 
-  defp ask(pool, ref, mode, leader, request, timeout, times) do
+  defp ask(pool, request, iovec, asked) do
     if Pool.admit?(pool) do
-      {verb, iovec} = Frame.encode(leader, request)
       {body, shared} = body(iovec, pool)
-
-      asked = %Request{
-        from: self(),
-        ref: ref,
-        mode: mode,
-        verb: verb,
-        deadline: Frame.deadline(timeout),
-        times: times,
-        body: body,
-        shared: shared,
-        subject: if(shared, do: Request.subject(request))
-      }
-
+      subject = if shared, do: Request.subject(request)
+      asked = %{asked | from: self(), body: body, shared: shared, subject: subject}
       send(pool.pid, {:py_call, asked})
       :ok
     else

@@ -4,6 +4,8 @@ defmodule Py.Native.Base do
   @typedoc "Memory shared with another process: unmapped when no term refers to it any longer."
   @opaque segment :: reference
 
+  @opaque lanes :: reference
+
   @typedoc "The descriptor of a unix stream socket that does not block, as `:inet.getfd/1` tells it; only borrowed."
   @type socket :: non_neg_integer
 
@@ -49,6 +51,25 @@ defmodule Py.Native.Base do
   @spec segment_receive(socket) ::
           {binary, segment | nil} | :again | {:error, :closed | :malformed | reason}
   def segment_receive(_socket), do: not_loaded()
+
+  # The lanes of a pool's workers: see Py.Lane
+  @spec lanes_new() :: lanes
+  def lanes_new, do: not_loaded()
+
+  @spec lanes_add(lanes, non_neg_integer, segment) :: boolean
+  def lanes_add(_lanes, _worker, _page), do: not_loaded()
+
+  @spec lanes_remove(lanes, non_neg_integer) :: boolean
+  def lanes_remove(_lanes, _worker), do: not_loaded()
+
+  @spec lanes_ask(lanes, pid, reference, byte, non_neg_integer, binary) :: binary | :left | :busy
+  def lanes_ask(_lanes, _board, _ref, _verb, _deadline, _body), do: not_loaded()
+
+  @spec lane_free(segment) :: boolean
+  def lane_free(_page), do: not_loaded()
+
+  @spec lane_calls(segment) :: non_neg_integer
+  def lane_calls(_page), do: not_loaded()
 
   # A process of the operating system; a negative number is its group
   @spec kill(integer, non_neg_integer) :: :ok | {:error, reason}

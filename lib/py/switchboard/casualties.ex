@@ -4,9 +4,9 @@ defmodule Py.Switchboard.Casualties do
   # What becomes of the requests of a worker that died: those that it answered are answered, those that had begun are
   # lost, the others run elsewhere.
 
-  alias Py.{Error, Segments, Switchboard, Worker}
+  alias Py.{Error, Lane, Segments, Switchboard, Worker}
   alias Py.Switchboard.{Listener, Queue, Request, Requests, Roster, Staff}
-  alias Py.Worker.Output
+  alias Py.Worker.{Frame, Output}
 
   @spec facts_of(Worker.t(), Switchboard.state()) :: map
   def facts_of(worker, state), do: %{pool: state.pool.name, os_pid: worker.os_pid}
@@ -15,6 +15,7 @@ defmodule Py.Switchboard.Casualties do
   @spec ended(Worker.t(), {:code | :signal, non_neg_integer} | nil, Switchboard.state()) ::
           Switchboard.state()
   def ended(worker, exit, state) do
+    Lane.close(state.pool.board.lanes, worker)
     {_output, words} = Output.last_words(worker.output, facts_of(worker, state))
     worker = Worker.receive_segments(worker)
     {begun, frames} = Worker.last_page(worker)
@@ -22,13 +23,8 @@ defmodule Py.Switchboard.Casualties do
     state = Enum.reduce(frames, Requests.put(state, worker), &Listener.frame(&1, worker.port, &2))
     error = crash(worker, exit, words)
 
-    state =
-      lost(
-        %{Requests.requeue(state) | roster: Roster.remove(state.roster, worker)},
-        worker,
-        begun,
-        error
-      )
+    state = bury(Requests.requeue(state), worker, begun, error)
+    state = lost(%{state | roster: Roster.remove(state.roster, worker)}, worker, begun, error)
 
     cond do
       worker.stage == :starting -> Staff.worker_failed(state, worker, error)
@@ -36,6 +32,34 @@ defmodule Py.Switchboard.Casualties do
       true -> died(state, worker, error)
     end
   end
+
+  # Milliseconds for which it is known of what a worker died: a caller that was about to leave its lane says so within
+  # microseconds, if the system lets it.
+  @known 5_000
+
+  defp bury(state, worker, begun, error),
+    do: %{state | buried: [{worker.number, error, begun, Worker.now()} | state.buried]}
+
+  @doc "Forgets of what workers died long ago."
+  @spec forget_old(Switchboard.state()) :: Switchboard.state()
+  def forget_old(state) do
+    limit = Worker.now() - @known
+    recent = for {_, _, _, at} = grave <- state.buried, at > limit, do: grave
+    %{state | buried: recent}
+  end
+
+  @doc "A request that a worker had which died before its caller could tell of it."
+  @spec late(Switchboard.state(), non_neg_integer, Frame.id(), Request.t()) :: Switchboard.state()
+  def late(state, number, id, request) do
+    {_number, error, begun, _at} =
+      List.keyfind(state.buried, number, 0, {number, unknown(), :unknown, 0})
+
+    if begun?(id, request, begun),
+      do: give_up(state, id, request, error),
+      else: wait_again(state, id, request)
+  end
+
+  defp unknown, do: Error.new(:crashed, "the worker process ended")
 
   # What it had of ours goes with the garbage: descriptors too.
   defp died(state, worker, error) do

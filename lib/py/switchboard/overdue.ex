@@ -23,7 +23,9 @@ defmodule Py.Switchboard.Overdue do
     Enum.reduce(state.silent, state, &kill_if_silent(&1, now, &2))
   end
 
-  defp grow_old(id, state) do
+  @doc "Looks after a request from now on."
+  @spec grow_old(Frame.id(), Switchboard.state()) :: Switchboard.state()
+  def grow_old(id, state) do
     case state.requests do
       %{^id => %{from: from}} when from != nil ->
         %{state | old: Map.put(state.old, id, watch(from, id))}

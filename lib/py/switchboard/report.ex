@@ -21,7 +21,7 @@ defmodule Py.Switchboard.Report do
       running: length(running),
       awaiting: length(awaiting),
       running_calls: running_calls(awaiting ++ running),
-      calls: roster.calls + Enum.sum(Enum.map(workers, & &1.calls)),
+      calls: roster.calls + Enum.sum(Enum.map(workers, &Worker.calls/1)),
       restarts: roster.restarts,
       last_failure: roster.last_failure,
       prefork: Py.Worker.Template.describe(state.template),
@@ -64,7 +64,7 @@ defmodule Py.Switchboard.Report do
       os_pid: worker.os_pid,
       stage: worker.stage,
       rss: Worker.rss(worker),
-      calls: worker.calls,
+      calls: Worker.calls(worker),
       running: worker.load,
       awaiting: worker.awaiting,
       age_ms: Worker.now() - worker.started

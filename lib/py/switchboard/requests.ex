@@ -3,8 +3,8 @@ defmodule Py.Switchboard.Requests do
 
   # Requests between the caller that asks and the worker that has them: booked, handed out, settled once.
 
-  alias Py.{Error, Pool, Segments, Switchboard, Worker}
-  alias Py.Switchboard.{Dealer, Queue, Request, Roster, Staff}
+  alias Py.{Error, Lane, Pool, Segments, Switchboard, Worker}
+  alias Py.Switchboard.{Casualties, Dealer, Overdue, Queue, Request, Roster, Staff}
   alias Py.Worker.Frame
 
   # Requests that are taken in one go, and written with one write to each worker.
@@ -45,6 +45,23 @@ defmodule Py.Switchboard.Requests do
   def book(state, request) do
     id = state.next_id
     {id, %{state | next_id: id + 1, requests: Map.put(state.requests, id, request)}}
+  end
+
+  # Its caller is in no lane any more, and waits as others do.
+  @spec left(Switchboard.state(), non_neg_integer, Lane.left()) :: Switchboard.state()
+  def left(state, number, {id, verb, deadline, from, ref, body}) do
+    Pool.taken(state.pool)
+    request = %Request{from: from, ref: ref, mode: :raw, verb: verb, deadline: deadline, body: body}
+
+    case Enum.find(Roster.workers(state.roster), &(&1.number == number)) do
+      nil ->
+        Casualties.late(state, number, id, request)
+
+      worker ->
+        worker = %{worker | load: worker.load + 1, bytes: worker.bytes + byte_size(body)}
+        requests = Map.put(state.requests, id, %{request | port: worker.port})
+        put(Overdue.grow_old(id, %{state | requests: requests}), worker)
+    end
   end
 
   # Who asks at the same time is served with one write.

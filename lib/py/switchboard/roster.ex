@@ -76,7 +76,7 @@ defmodule Py.Switchboard.Roster do
       | workers: Map.delete(roster.workers, port),
         dirty: List.delete(roster.dirty, port),
         worn: List.delete(roster.worn, port),
-        calls: roster.calls + worker.calls
+        calls: roster.calls + Worker.calls(worker)
     }
   end
 
@@ -234,7 +234,7 @@ defmodule Py.Switchboard.Roster do
   @spec died(t, Worker.t(), Py.Error.t()) :: {pos_integer | nil, t}
   def died(roster, worker, error) do
     roster = %{roster | restarts: roster.restarts + 1, last_failure: error}
-    early? = worker.calls == 0 and Worker.now() - worker.started < @early
+    early? = Worker.calls(worker) == 0 and Worker.now() - worker.started < @early
     deaths = if early?, do: roster.early_deaths + 1, else: 0
     roster = %{roster | early_deaths: deaths}
 

@@ -5,7 +5,7 @@ defmodule Py.Switchboard.Staff do
 
   require Logger
 
-  alias Py.{Error, Segments, Switchboard, Worker}
+  alias Py.{Error, Lane, Segments, Switchboard, Worker}
   alias Py.Switchboard.{Casualties, Request, Requests, Roster}
   alias Py.Worker.Template
 
@@ -85,13 +85,27 @@ defmodule Py.Switchboard.Staff do
   @spec started(Switchboard.state(), Request.t(), port, Py.Caller.result()) :: Switchboard.state()
   def started(state, request, port, :ok) do
     roster = state.roster |> Roster.update(request.port, &serves/1) |> Roster.served()
-    %{state | roster: roster} |> retire_one() |> stop_when_idle(port)
+    %{state | roster: roster} |> open_lane(port) |> retire_one() |> stop_when_idle(port)
   end
 
   def started(state, _request, port, {:error, error}) do
     worker = Roster.worker(state.roster, port)
     Worker.stop(worker)
     worker_failed(%{state | roster: Roster.remove(state.roster, worker)}, worker, error)
+  end
+
+  @doc "Lets callers ask a worker themselves, if it serves and they could not yet."
+  @spec open_lane(Switchboard.state(), port) :: Switchboard.state()
+  def open_lane(state, port) do
+    case Roster.fetch(state.roster, port) do
+      {:ok, %{stage: :ready, page: nil} = worker} ->
+        worker = Worker.receive_segments(worker)
+        Lane.open(state.pool.board.lanes, worker)
+        Requests.put(state, worker)
+
+      _serves_already_or_not_yet ->
+        state
+    end
   end
 
   @spec stop_idle(Switchboard.state()) :: Switchboard.state()
@@ -113,8 +127,9 @@ defmodule Py.Switchboard.Staff do
 
   defp stop_when_idle(state, port) do
     worker = Roster.worker(state.roster, port)
+    if worker.stage == :draining, do: Lane.close(state.pool.board.lanes, worker)
 
-    if worker.stage == :draining and worker.load == 0 and worker.awaiting == 0 do
+    if worker.stage == :draining and Worker.idle?(worker) do
       Worker.stop(worker)
       without(state, worker)
     else
@@ -204,7 +219,7 @@ defmodule Py.Switchboard.Staff do
   @spec go_round(Switchboard.state()) :: Switchboard.state()
   def go_round(state) do
     begin_rounds()
-    state = state |> stop_idle() |> end_stopped() |> forget_segments()
+    state = state |> stop_idle() |> end_stopped() |> forget_segments() |> Casualties.forget_old()
 
     worn =
       for worker <- Roster.workers(state.roster), worn?(worker, state.options), do: worker.port
@@ -241,7 +256,7 @@ defmodule Py.Switchboard.Staff do
   end
 
   defp worn?(%{stage: :ready} = worker, options) do
-    beyond?(worker.calls, options.max_calls) or
+    beyond?(Worker.calls(worker), options.max_calls) or
       beyond?(Worker.now() - worker.started, options.max_lifetime) or
       (options.max_memory != :infinity and beyond?(Worker.rss(worker) || 0, options.max_memory))
   end

@@ -2,6 +2,8 @@
 //! resolved against, and has what the node shares with worker processes.
 
 mod ffi;
+#[cfg(target_os = "linux")]
+mod lanes;
 mod process;
 mod reason;
 #[cfg(target_os = "linux")]

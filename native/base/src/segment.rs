@@ -38,7 +38,7 @@ impl SegmentResource {
     }
 
     /// It is there until the resource is dropped.
-    fn get(&self) -> NifResult<&Segment> {
+    pub fn get(&self) -> NifResult<&Segment> {
         self.0.as_ref().ok_or(Error::BadArg)
     }
 }

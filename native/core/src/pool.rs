@@ -75,7 +75,7 @@ pub(crate) struct PoolState {
     pub awaiting: usize,
     /// Requests that were settled, whose threads do not come back and cannot be retired either.
     pub stuck: usize,
-    calls: u64,
+    pub calls: u64,
 }
 
 impl PoolState {

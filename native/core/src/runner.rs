@@ -92,7 +92,11 @@ pub fn serve(interpreter: &'static Interpreter, index: usize) {
         let desk = scheduler.desk(index);
         let mut runner = Runner { interpreter, thread: ThreadId::current(py), leader: None };
         desk.introduce(runner.thread);
+        let inbox = scheduler.inbox_of(index);
         loop {
+            if let Some(ticket) = inbox.and_then(|inbox| inbox.urgent()) {
+                scheduler.hurry(index, ticket);
+            }
             if let Some(ticket) = desk.next() {
                 runner.run(py, &ticket);
                 interpreter.gate.progressed();

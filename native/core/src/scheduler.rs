@@ -220,6 +220,11 @@ impl Scheduler {
         self.interpreter().and_then(|interpreter| interpreter.host.inbox())
     }
 
+    /// The inbox, for the runner that looks after it.
+    pub(crate) fn inbox_of(&self, runner: usize) -> Option<&'static dyn Inbox> {
+        if runner == MAIN { self.inbox() } else { None }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -315,6 +320,25 @@ impl Scheduler {
             inbox.crowded(false);
         }
         dealt
+    }
+
+    /// Puts a request before what a runner has to do.
+    pub(crate) fn hurry(&self, runner: usize, ticket: Arc<Ticket>) {
+        let mut state = self.lock();
+        let State { runners, pools, .. } = &mut *state;
+        let mut doing = runners[runner].desk.lock();
+        let pool = &mut pools[ticket.pool()];
+        pool.calls += 1;
+        if doing.pool == Some(ticket.pool()) && !doing.blocked {
+            pool.claimed += 1;
+            doing.batch.push_front(ticket);
+        } else {
+            pool.queue.push(ticket);
+        }
+        drop(doing);
+        self.count(&state);
+        drop(state);
+        self.rouse_watch();
     }
 
     fn count(&self, state: &State) {

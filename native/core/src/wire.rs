@@ -1,5 +1,6 @@
 //! What a wire provides: requests that can be read, replies that can be sent, a host to talk to.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use pyo3::prelude::*;
@@ -7,6 +8,7 @@ use pyo3::prelude::*;
 use crate::interpreter::Interpreter;
 use crate::request::Request;
 use crate::scheduler::Canceller;
+use crate::ticket::Ticket;
 
 /// Why a request has no value, for every reason but a Python exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,7 +138,10 @@ pub trait Inbox: Send + Sync {
     /// Ends a wait. To be called when its `woken` is set.
     fn wake(&self);
 
-    /// Submits what came while the main thread was at something else.
+    /// A request that is to be next, before those in line. To be asked often: this costs next to nothing.
+    fn urgent(&self) -> Option<Arc<Ticket>>;
+
+    /// Submits what came while the main thread was at something else, and still is.
     fn look(&self);
 
     /// All threads are at requests that take long; or one of them is back. To be noted only: it is told

@@ -10,11 +10,13 @@
 #![cfg(target_os = "linux")]
 
 mod ffi;
+mod lane;
 mod segment;
 mod shelf;
 mod socket;
 
 pub use ffi::prepare;
+pub use lane::{LANE_ROOM, Lane, Progress};
 pub use segment::Segment;
 pub use shelf::{Shelf, Taken};
 pub use socket::{HEADER_MAX, NotReceived, receive_fd, send_fd};

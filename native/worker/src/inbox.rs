@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use py_core::Pool;
-use py_core::Wire;
+use py_core::{Pool, Ticket, Wire};
 use py_core::wire::Inbox as CoreInbox;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -18,11 +17,14 @@ use crate::ffi;
 use crate::frames::{self, Fields, incoming, outgoing};
 use crate::lock;
 use crate::outbox::{Frame, Outbox};
-use crate::request::{Body, Request, Start};
+use crate::request::{Body, Request, Start, Way};
 use crate::segments::Segments;
 
 /// How long the main thread looks for requests before it sleeps: to be woken costs more than that.
 const SPIN: Duration = Duration::from_micros(50);
+
+/// How often it looks into the lane before it looks into the pipe, which is a system call.
+const LOOKS: usize = 16;
 
 /// Ids of cancelled requests that may still come.
 const MAX_CANCELLED: usize = 1024;
@@ -113,10 +115,7 @@ impl Inbox {
         }
         let (frames, used) = frames::split(&stream.bytes[..stream.end]);
         for frame in frames {
-            if self.take(frame).is_err() {
-                eprintln!("py: the BEAM sent what is no request; this is a bug, please report it");
-                crate::leave();
-            }
+            self.take(frame).unwrap_or_else(|_| leave_nonsense());
         }
         // The beginning of a long frame stays where it is, however many times there is more of it.
         if used > 0 {
@@ -142,13 +141,36 @@ impl Inbox {
         }
     }
 
+    /// What was asked in the lane, and its deadline.
+    fn take_in_lane(&'static self) -> Option<(Request, u64)> {
+        let frame = self.out.page.lane()?.take()?;
+        let mut fields = Fields(&frame);
+        let mut request = || {
+            fields.u8()?;
+            let (verb, id, deadline) = (fields.u8()?, fields.u64()?, fields.u64()?);
+            Ok((Request::new(self, verb, id, Body::new(fields.0)?, Way::Lane)?, deadline))
+        };
+        Some(request().unwrap_or_else(|Malformed| leave_nonsense()))
+    }
+
+    /// Submits what was asked in the lane; false where nothing was.
+    fn receive_in_lane(&'static self) -> bool {
+        let Some(pool) = self.pool.get() else { return false };
+        let asked = self.take_in_lane();
+        let came = asked.is_some();
+        if let Some((request, deadline)) = asked {
+            self.submit(pool, request, deadline);
+        }
+        came
+    }
+
     fn take(&'static self, frame: &[u8]) -> Result<(), Malformed> {
         let mut fields = Fields(frame);
         let pool = self.pool.get().ok_or(Malformed)?;
         match fields.u8()? {
             incoming::REQUEST => {
                 let (verb, id, deadline) = (fields.u8()?, fields.u64()?, fields.u64()?);
-                self.submit(pool, Request::new(self, verb, id, Body::new(fields.0)?)?, deadline);
+                self.submit(pool, Request::new(self, verb, id, Body::new(fields.0)?, Way::Pipe)?, deadline);
                 Ok(())
             }
             incoming::SHARED_REQUEST => {
@@ -156,7 +178,7 @@ impl Inbox {
                 let (segment, len) = (fields.u32()?, fields.u64()?);
                 let len = usize::try_from(len).map_err(|_| Malformed)?;
                 let lease = self.segments.lease(self.out, segment, len)?;
-                self.submit(pool, Request::new(self, verb, id, Body::shared(lease)?)?, deadline);
+                self.submit(pool, Request::new(self, verb, id, Body::shared(lease)?, Way::Pipe)?, deadline);
                 Ok(())
             }
             incoming::START => {
@@ -179,15 +201,37 @@ impl Inbox {
     }
 
     fn spin(&'static self, stream: &mut Stream) -> bool {
+        if !self.may_spin {
+            return false;
+        }
+        if let Some(lane) = self.out.page.lane() {
+            lane.open();
+        }
         let begin = Instant::now();
-        while self.may_spin && begin.elapsed() < SPIN {
-            if self.receive(stream) {
+        while begin.elapsed() < SPIN {
+            if self.look_in_lane() || self.receive(stream) {
                 return true;
             }
             // Whoever is about to send may be waiting for this core.
             std::thread::yield_now();
         }
-        false
+        self.close_lane();
+        // Somebody may have asked just before that.
+        self.receive_in_lane()
+    }
+
+    fn close_lane(&self) {
+        if let Some(lane) = self.out.page.lane() {
+            lane.close();
+        }
+    }
+
+    /// Looks there for about as long as a look into the pipe takes.
+    fn look_in_lane(&'static self) -> bool {
+        (0..LOOKS).any(|_| {
+            std::hint::spin_loop();
+            self.receive_in_lane()
+        })
     }
 
     fn sleep(&self) {
@@ -221,7 +265,14 @@ impl CoreInbox for &'static Inbox {
         }
     }
 
+    fn urgent(&self) -> Option<Arc<Ticket>> {
+        let pool = self.pool.get()?;
+        let (request, deadline) = self.take_in_lane()?;
+        Some(pool.ticket(request, crate::left(deadline)))
+    }
+
     fn look(&self) {
+        self.close_lane();
         // Whoever has the lock reads already.
         if let Ok(mut stream) = self.stream.try_lock() {
             while self.receive(&mut stream) {}
@@ -241,6 +292,11 @@ impl CoreInbox for &'static Inbox {
         self.out.flush();
         crate::leave();
     }
+}
+
+fn leave_nonsense() -> ! {
+    eprintln!("py: the BEAM sent what is no request; this is a bug, please report it");
+    crate::leave();
 }
 
 fn unblock(pipe: &OwnedFd) -> rustix::io::Result<()> {

@@ -68,10 +68,10 @@ impl Outbox {
         if ffi::is_child() {
             return;
         }
-        let len = u32::try_from(frame.0.len() - HEAD).expect("frames are shorter than 4 GB");
+        let len = u32::try_from(frame.content().len()).expect("frames are shorter than 4 GB");
         let before = kept.bytes.len();
         kept.bytes.extend_from_slice(&len.to_be_bytes());
-        kept.bytes.extend_from_slice(&frame.0[HEAD..]);
+        kept.bytes.extend_from_slice(frame.content());
         if kept.bytes.len() <= ENOUGH {
             self.page.keep(before, &kept.bytes[before..]);
         }
@@ -86,6 +86,12 @@ impl Outbox {
         if !IS_MAIN.get() || kept.bytes.len() > ENOUGH || now - since > SOON {
             self.write(&mut kept);
         }
+    }
+
+    /// Bytes that were ever put in line.
+    pub fn position(&self) -> u64 {
+        let kept = self.lock();
+        kept.written + kept.bytes.len() as u64
     }
 
     pub fn flush(&self) {
@@ -149,5 +155,10 @@ impl Frame {
     pub fn bytes(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self
+    }
+
+    /// Without its length.
+    pub fn content(&self) -> &[u8] {
+        &self.0[HEAD..]
     }
 }

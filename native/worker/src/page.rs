@@ -2,13 +2,16 @@
 //! requests had begun, and what was answered and not yet written.
 //!
 //! The first words are the ids of the requests that threads began last, one word a thread. Then comes
-//! how many bytes were written, the length of what the outbox keeps, and what it keeps.
+//! how many bytes were written, the length of what the outbox keeps, and what it keeps; and behind all
+//! that the lane.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use py_shared::Segment;
+use py_shared::{Lane, Segment};
+
+use crate::ffi;
 
 /// Threads that are told apart. Where there is one more the last word says so, and nothing is known of what had begun.
 const THREADS: usize = 125;
@@ -42,6 +45,12 @@ impl Page {
 
     pub fn segment(&self) -> Option<&Segment> {
         self.0.get()
+    }
+
+    /// Where a caller may ask while this process looks for requests. It is our parent's where we are
+    /// a child of its.
+    pub fn lane(&self) -> Option<Lane<'_>> {
+        if ffi::is_child() { None } else { Lane::of(self.0.get()?) }
     }
 
     /// The calling thread begins a request.

@@ -1,13 +1,14 @@
 //! Requests that came through the pipe, and what a pool needs before it serves.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
 use py_core::convert::{self, Read, SHARED_FROM, Token, Verb, Write, from_python};
 use py_core::wire::Leader;
 use py_core::{Canceller, Fault, Interpreter, Kind, Outcome, Pool, Source, Wire};
+use py_shared::Lane;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -64,18 +65,37 @@ impl Body {
     }
 }
 
+/// How a request came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Pipe,
+    Lane,
+}
+
 /// Where the answer to a request goes.
 struct Answer {
     inbox: &'static Inbox,
     id: u64,
+    /// Is there a caller in the lane who looks for it there?
+    in_lane: AtomicBool,
+    /// What was in line when it came. What is put there later comes before the answer.
+    position: u64,
     epoch: Instant,
     /// When it began to run, in nanoseconds since `epoch`; zero before.
     begun: AtomicU64,
 }
 
 impl Answer {
-    fn new(inbox: &'static Inbox, id: u64) -> Self {
-        Answer { inbox, id, epoch: Instant::now(), begun: AtomicU64::new(0) }
+    fn new(inbox: &'static Inbox, id: u64, way: Way) -> Self {
+        let in_lane = way == Way::Lane;
+        Answer {
+            inbox,
+            id,
+            in_lane: AtomicBool::new(in_lane),
+            position: if in_lane { inbox.out.position() } else { 0 },
+            epoch: Instant::now(),
+            begun: AtomicU64::new(0),
+        }
     }
 
     fn out(&self) -> &'static Outbox {
@@ -145,13 +165,47 @@ impl Answer {
 
     fn send(&self, outcome: Outcome<'_, '_>) {
         end_child(&outcome);
-        self.out().put(&self.frame(outcome, &|| true));
+        self.give(&self.frame(outcome, &|| true));
+    }
+
+    /// Gives the answer to who looks for it in the lane, or puts it in line.
+    fn give(&self, frame: &Frame) {
+        let small = matches!(frame.content().first(), Some(&outgoing::REPLY | &outgoing::FAULT));
+        if let Some(lane) = self.leave_lane() {
+            if small && self.out().position() == self.position && lane.answer(frame.content()) {
+                return;
+            }
+            lane.decline();
+        }
+        self.out().put(frame);
+    }
+
+    /// Puts in line what is no answer yet, and has the answer come there too.
+    fn tell(&self, frame: &Frame) {
+        if let Some(lane) = self.leave_lane() {
+            lane.decline();
+        }
+        self.out().put(frame);
+    }
+
+    /// The lane, if this answer was to go there and is not any more.
+    fn leave_lane(&self) -> Option<Lane<'_>> {
+        self.in_lane.swap(false, Ordering::AcqRel).then(|| self.out().page.lane())?
     }
 
     fn prepare<'a>(&'a self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Box<dyn FnOnce() + 'a> {
         end_child(&outcome);
         let frame = self.frame(outcome, goes_on);
-        Box::new(move || self.out().put(&frame))
+        Box::new(move || self.give(&frame))
+    }
+}
+
+impl Drop for Answer {
+    /// Nobody wants an answer any more, but in the lane they have not heard of that.
+    fn drop(&mut self) {
+        if let Some(lane) = self.leave_lane() {
+            lane.decline();
+        }
     }
 }
 
@@ -180,10 +234,10 @@ pub struct Request {
 }
 
 impl Request {
-    pub fn new(inbox: &'static Inbox, verb: u8, id: u64, body: Body) -> Result<Self, Malformed> {
+    pub fn new(inbox: &'static Inbox, verb: u8, id: u64, body: Body, way: Way) -> Result<Self, Malformed> {
         let verbs = [Verb::Call, Verb::Eval, Verb::Exec, Verb::GetAttr, Verb::Reload];
         let verb = *verbs.get(usize::from(verb)).ok_or(Malformed)?;
-        Ok(Request { answer: Answer::new(inbox, id), verb, body })
+        Ok(Request { answer: Answer::new(inbox, id, way), verb, body })
     }
 }
 
@@ -223,11 +277,11 @@ impl Wire for Request {
     }
 
     fn give_back(&self) {
-        self.answer.out().put(&Frame::new(outgoing::GIVEN_BACK).u64(self.answer.id));
+        self.answer.tell(&Frame::new(outgoing::GIVEN_BACK).u64(self.answer.id));
     }
 
     fn awaits(&self) {
-        self.answer.out().put(&Frame::new(outgoing::AWAITS).u64(self.answer.id));
+        self.answer.tell(&Frame::new(outgoing::AWAITS).u64(self.answer.id));
     }
 
     /// The BEAM says when the caller is dead.
@@ -257,7 +311,7 @@ pub struct Start {
 
 impl Start {
     pub fn new(inbox: &'static Inbox, pool: Option<Arc<Pool>>, id: u64, body: Body) -> Self {
-        Start { answer: Answer::new(inbox, id), pool, body }
+        Start { answer: Answer::new(inbox, id, Way::Pipe), pool, body }
     }
 }
 
@@ -329,7 +383,7 @@ pub struct Question(Answer);
 
 impl Question {
     pub fn new(inbox: &'static Inbox, id: u64) -> Self {
-        Question(Answer::new(inbox, id))
+        Question(Answer::new(inbox, id, Way::Pipe))
     }
 }
 

@@ -1,0 +1,55 @@
+defmodule Py.Lane do
+  @moduledoc false
+
+  # The way of a short call to a worker that has nothing to do and looks for requests: its caller writes into memory that
+  # both see, and its scheduler waits some microseconds for the answer there, so that no process is woken for it. See
+  # native/shared/src/lane.rs. What takes longer is handed to the switchboard, and goes on as any other request.
+
+  alias Py.Native.Base
+  alias Py.Worker
+  alias Py.Worker.Frame
+
+  @typedoc "A request whose caller has left the lane: its number, and what `Py.Switchboard.Request` has under these names."
+  @type left ::
+          {Frame.id(), verb :: byte, deadline :: non_neg_integer, from :: pid, ref :: reference,
+           body :: binary}
+
+  # A page of a request, and what stands in front of it: what is longer does not try.
+  @longest 4000
+
+  @doc """
+  Asks, if there is a worker that waits. With `:left` the answer will be a message of the switchboard, which was sent
+  `{:py_left, worker_number, left}`; with `:busy` nothing was asked.
+  """
+  @spec ask(Py.Pool.t(), reference, byte, non_neg_integer, [binary]) ::
+          {:answer, :reply | :fault, non_neg_integer, binary} | :left | :busy
+  def ask(%{board: board, pid: pid}, ref, verb, deadline, [body])
+      when byte_size(body) <= @longest do
+    case Base.lanes_ask(board.lanes, pid, ref, verb, deadline, body) do
+      <<1, _id::64, run::64, result::binary>> -> {:answer, :reply, run, result}
+      <<2, _id::64, run::64, fault::binary>> -> {:answer, :fault, run, fault}
+      left_or_busy -> left_or_busy
+    end
+  end
+
+  def ask(_pool, _ref, _verb, _deadline, _iovec), do: :busy
+
+  @doc "Lets callers ask a worker that serves from now on."
+  @spec open(Base.lanes(), Worker.t()) :: boolean
+  def open(_lanes, %{page: nil}), do: false
+  def open(lanes, %{number: number, page: page}), do: Base.lanes_add(lanes, number, page)
+
+  @doc "Lets them ask it no more; one may still be at it."
+  @spec close(Base.lanes(), Worker.t()) :: boolean
+  def close(lanes, %{number: number}), do: Base.lanes_remove(lanes, number)
+
+  @doc "Does nobody wait there?"
+  @spec free?(Worker.t()) :: boolean
+  def free?(%{page: nil}), do: true
+  def free?(%{page: page}), do: Base.lane_free(page)
+
+  @doc "How many calls came this way."
+  @spec calls(Worker.t()) :: non_neg_integer
+  def calls(%{page: nil}), do: 0
+  def calls(%{page: page}), do: Base.lane_calls(page)
+end

@@ -1,0 +1,204 @@
+//! The callers' side of the lanes of a pool's workers.
+
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use py_shared::{Lane, Progress};
+use rustler::schedule::consume_timeslice;
+use rustler::{Binary, Encoder, Env, Error, LocalPid, NewBinary, NifResult, Resource, ResourceArc, Term};
+
+use crate::segment::SegmentResource;
+
+mod atoms {
+    rustler::atoms! { busy, left, py_left }
+}
+
+/// How long a scheduler waits for an answer. A request on the way of messages takes as long.
+const PATIENCE: Duration = Duration::from_micros(20);
+
+/// What a scheduler thinks of that wait, in percent of a process's turn of about a millisecond.
+const TURN: i32 = 2;
+
+/// After how many waits in vain in a row the pauses get no longer: 2 to this power requests.
+const MOST_MISSES: u32 = 10;
+
+/// The frame of a request: see `native/worker/src/frames.rs`.
+const REQUEST: u8 = 3;
+
+pub struct LanesResource(RwLock<Vec<Arc<Entry>>>);
+
+#[rustler::resource_impl]
+impl Resource for LanesResource {}
+
+struct Entry {
+    worker: u64,
+    segment: ResourceArc<SegmentResource>,
+    /// Waits in vain since the last that was not, and requests that go another way until the next try.
+    misses: AtomicU32,
+    pause: AtomicU32,
+}
+
+impl Entry {
+    fn lane(&self) -> Option<Lane<'_>> {
+        Lane::of(self.segment.get().ok()?)
+    }
+
+    /// What takes longer than one waits here is likely to be followed by more of that.
+    fn worth_a_try(&self) -> bool {
+        let pause = self.pause.load(Relaxed);
+        if pause > 0 {
+            self.pause.store(pause - 1, Relaxed);
+        }
+        pause == 0
+    }
+
+    fn missed(&self) {
+        let misses = self.misses.load(Relaxed).min(MOST_MISSES - 1) + 1;
+        self.misses.store(misses, Relaxed);
+        self.pause.store((1 << misses) - 1, Relaxed);
+    }
+
+    fn met(&self) {
+        self.misses.store(0, Relaxed);
+    }
+}
+
+impl LanesResource {
+    /// A lane where the worker waits and nobody else is, claimed for a request of so many bytes.
+    fn claim(&self, len: usize) -> Option<(Arc<Entry>, u64)> {
+        let begin = Instant::now();
+        loop {
+            if let Some(x) = self.claim1(len) { return Some(x); }
+            let entries = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            let e = Arc::clone(entries.first()?);
+            drop(entries);
+            if e.pause.load(Relaxed) > 0 { return None; }
+            let l = e.lane()?;
+            if !l.is_soon() { return None; }
+            let mut n = 0;
+            while l.is_soon() && !l.is_free() {
+                std::hint::spin_loop();
+                n += 1;
+                if n % 32 == 0 {
+                    if begin.elapsed() > PATIENCE { return None; }
+                    if begin.elapsed() > Duration::from_micros(4) { std::thread::yield_now(); }
+                }
+            }
+        }
+    }
+    fn claim1(&self, len: usize) -> Option<(Arc<Entry>, u64)> {
+        let entries = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().find_map(|entry| {
+            let id = if entry.worth_a_try() { entry.lane()?.claim(len)? } else { return None };
+            Some((Arc::clone(entry), id))
+        })
+    }
+}
+
+#[rustler::nif]
+fn lanes_new() -> ResourceArc<LanesResource> {
+    ResourceArc::new(LanesResource(RwLock::default()))
+}
+
+/// Opens the lane in the page of a worker, which has that number.
+#[rustler::nif]
+fn lanes_add(lanes: ResourceArc<LanesResource>, worker: u64, page: ResourceArc<SegmentResource>) -> bool {
+    let entry = Entry { worker, segment: page, misses: AtomicU32::new(0), pause: AtomicU32::new(0) };
+    let fits = entry.lane().is_some();
+    if fits {
+        lanes.0.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(entry));
+    }
+    fits
+}
+
+/// Lets nobody into the lane of that worker any more.
+#[rustler::nif]
+fn lanes_remove(lanes: ResourceArc<LanesResource>, worker: u64) -> bool {
+    let mut entries = lanes.0.write().unwrap_or_else(PoisonError::into_inner);
+    let Some(place) = entries.iter().position(|entry| entry.worker == worker) else { return false };
+    let entry = entries.remove(place);
+    if let Some(lane) = entry.lane() {
+        lane.shut();
+    }
+    true
+}
+
+/// Is nobody in the lane of this page?
+#[rustler::nif]
+fn lane_free(page: ResourceArc<SegmentResource>) -> NifResult<bool> {
+    Ok(Lane::of(page.get()?).is_none_or(|lane| lane.is_free()))
+}
+
+/// Requests that came through the lane of this page, ever.
+#[rustler::nif]
+fn lane_calls(page: ResourceArc<SegmentResource>) -> NifResult<u64> {
+    Ok(Lane::of(page.get()?).map_or(0, |lane| lane.taken_ever()))
+}
+
+/// Asks the first worker that looks for requests, and waits for its answer: the frame, `busy` where
+/// there is none, or `left` when the answer will come as others do: `board` has been told of the
+/// request then.
+#[rustler::nif]
+fn lanes_ask<'a>(
+    env: Env<'a>,
+    lanes: ResourceArc<LanesResource>,
+    board: LocalPid,
+    reference: Term<'a>,
+    verb: u8,
+    deadline: u64,
+    body: Binary<'a>,
+) -> NifResult<Term<'a>> {
+    let busy = || atoms::busy().encode(env);
+    let Some((entry, id)) = lanes.claim(body.len() + HEAD) else { return Ok(busy()) };
+    let lane = entry.lane().ok_or(Error::BadArg)?;
+    if !lane.ask(&[&head(verb, id, deadline), &body]) {
+        return Ok(busy());
+    }
+    let begin = Instant::now();
+    let mut looks = 0_u32;
+    loop {
+        let progress = lane.progress();
+        if progress == Progress::Answered {
+            entry.met();
+            consume_timeslice(env, 1);
+            let mut answer = NewBinary::new(env, lane.answer_len());
+            return lane.read(&mut answer).map_or(Err(Error::BadArg), |()| Ok(Term::from(answer)));
+        }
+        looks += 1;
+        let over = looks.is_multiple_of(LOOKS) && begin.elapsed() > PATIENCE;
+        if over && lane.withdraw() {
+            entry.missed();
+            return Ok(busy());
+        }
+        if (over || progress == Progress::Long) && lane.leave() {
+            // The caller may be killed now: whoever is told of its request looks after it. The answer is
+            // not given before the worker sees that it has left.
+            let request = (id, verb, deadline, env.pid(), reference, body);
+            let _nobody_waits = env.send(&board, (atoms::py_left(), entry.worker, request));
+            lane.left();
+            entry.missed();
+            consume_timeslice(env, TURN);
+            return Ok(atoms::left().encode(env));
+        }
+        if looks.is_multiple_of(LOOKS) && begin.elapsed() > Duration::from_micros(5) {
+            std::thread::yield_now();
+        }
+        std::hint::spin_loop();
+    }
+}
+
+/// Looks between two looks at the clock.
+const LOOKS: u32 = 32;
+
+const HEAD: usize = 1 + 1 + 8 + 8;
+
+fn head(verb: u8, id: u64, deadline: u64) -> [u8; HEAD] {
+    let mut head = [0; HEAD];
+    head[0] = REQUEST;
+    head[1] = verb;
+    head[2..10].copy_from_slice(&id.to_be_bytes());
+    head[10..].copy_from_slice(&deadline.to_be_bytes());
+    head
+}
