@@ -40,7 +40,7 @@ defmodule Py.Lane do
   def open(lanes, %{number: number, page: page}), do: Base.lanes_add(lanes, number, page)
 
   @doc "Lets them ask it no more; one may still be at it."
-  @spec close(Base.lanes(), Worker.t()) :: boolean
+  @spec close(Base.lanes(), Worker.t()) :: :ok
   def close(lanes, %{number: number}), do: Base.lanes_remove(lanes, number)
 
   @doc "Does nobody wait there?"

@@ -59,7 +59,7 @@ defmodule Py.Native.Base do
   @spec lanes_add(lanes, non_neg_integer, segment) :: boolean
   def lanes_add(_lanes, _worker, _page), do: not_loaded()
 
-  @spec lanes_remove(lanes, non_neg_integer) :: boolean
+  @spec lanes_remove(lanes, non_neg_integer) :: :ok
   def lanes_remove(_lanes, _worker), do: not_loaded()
 
   @spec lanes_ask(lanes, pid, reference, byte, non_neg_integer, binary) :: binary | :left | :busy

@@ -43,7 +43,8 @@ defmodule Py.Switchboard.Report do
   # A worker has requests in advance; those wait as well, but there.
   defp running(handed, concurrency) do
     handed
-    |> Enum.sort_by(fn {id, _request} -> id end)
+    # Those that came through a lane have numbers of their own, and had begun when they were heard of.
+    |> Enum.sort_by(fn {id, request} -> {request.since || :later, id} end)
     |> Enum.group_by(fn {_id, request} -> request.port end)
     |> Enum.flat_map(fn {_port, had} -> Enum.take(had, concurrency) end)
   end

@@ -59,7 +59,8 @@ defmodule Py.Switchboard.Requests do
 
       worker ->
         worker = %{worker | load: worker.load + 1, bytes: worker.bytes + byte_size(body)}
-        requests = Map.put(state.requests, id, %{request | port: worker.port})
+        request = %{request | port: worker.port, since: Frame.now()}
+        requests = Map.put(state.requests, id, request)
         put(Overdue.grow_old(id, %{state | requests: requests}), worker)
     end
   end

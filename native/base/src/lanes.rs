@@ -1,22 +1,30 @@
 //! The callers' side of the lanes of a pool's workers.
 
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use py_shared::{Lane, Progress};
 use rustler::schedule::consume_timeslice;
-use rustler::{Binary, Encoder, Env, Error, LocalPid, NewBinary, NifResult, Resource, ResourceArc, Term};
+use rustler::{
+    Atom, Binary, Encoder, Env, Error, LocalPid, NewBinary, NifResult, Resource, ResourceArc, Term,
+};
 
 use crate::segment::SegmentResource;
 
 mod atoms {
-    rustler::atoms! { busy, left, py_left }
+    rustler::atoms! { ok, busy, left, py_left }
 }
 
 /// How long a scheduler waits for an answer. A request on the way of messages takes as long.
 const PATIENCE: Duration = Duration::from_micros(20);
+
+/// How long a short call takes, with the one before it.
+const EXPECTED: Duration = Duration::from_micros(4);
+
+/// Looks between two looks at the clock.
+const LOOKS: u32 = 32;
 
 /// What a scheduler thinks of that wait, in percent of a process's turn of about a millisecond.
 const TURN: i32 = 2;
@@ -24,10 +32,20 @@ const TURN: i32 = 2;
 /// After how many waits in vain in a row the pauses get no longer: 2 to this power requests.
 const MOST_MISSES: u32 = 10;
 
+/// The numbers of requests in a lane are above those of others, and still small integers in the BEAM.
+const FIRST_ID: u64 = 1 << 58;
+
 /// The frame of a request: see `native/worker/src/frames.rs`.
 const REQUEST: u8 = 3;
 
-pub struct LanesResource(RwLock<Vec<Arc<Entry>>>);
+/// Lanes come and go with workers; who asks takes what there is at the moment.
+pub struct LanesResource {
+    entries: RwLock<Entries>,
+    /// The number of the next request: workers tell by it which had begun.
+    next_id: AtomicU64,
+}
+
+type Entries = Arc<Vec<Arc<Entry>>>;
 
 #[rustler::resource_impl]
 impl Resource for LanesResource {}
@@ -46,12 +64,12 @@ impl Entry {
     }
 
     /// What takes longer than one waits here is likely to be followed by more of that.
-    fn worth_a_try(&self) -> bool {
+    fn pauses(&self, counts: bool) -> bool {
         let pause = self.pause.load(Relaxed);
-        if pause > 0 {
+        if counts && pause > 0 {
             self.pause.store(pause - 1, Relaxed);
         }
-        pause == 0
+        pause > 0
     }
 
     fn missed(&self) {
@@ -66,40 +84,65 @@ impl Entry {
 }
 
 impl LanesResource {
-    /// A lane where the worker waits and nobody else is, claimed for a request of so many bytes.
+    fn entries(&self) -> Entries {
+        Arc::clone(&self.entries.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Entry>>)) {
+        change(Arc::make_mut(&mut self.entries.write().unwrap_or_else(PoisonError::into_inner)));
+    }
+
+    /// A lane claimed for a request of so many bytes. Where all are in use for a short call, this waits a
+    /// moment: there are as many schedulers that may be about to leave one.
     fn claim(&self, len: usize) -> Option<(Arc<Entry>, u64)> {
-        let begin = Instant::now();
-        loop {
-            if let Some(x) = self.claim1(len) { return Some(x); }
-            let entries = self.0.read().unwrap_or_else(PoisonError::into_inner);
-            let e = Arc::clone(entries.first()?);
-            drop(entries);
-            if e.pause.load(Relaxed) > 0 { return None; }
-            let l = e.lane()?;
-            if !l.is_soon() { return None; }
-            let mut n = 0;
-            while l.is_soon() && !l.is_free() {
-                std::hint::spin_loop();
-                n += 1;
-                if n % 32 == 0 {
-                    if begin.elapsed() > PATIENCE { return None; }
-                    if begin.elapsed() > Duration::from_micros(4) { std::thread::yield_now(); }
+        let entries = self.entries();
+        let mut patience = Patience::new();
+        for round in 0.. {
+            let mut is_promising = false;
+            for entry in entries.iter().filter(|entry| !entry.pauses(round == 0)) {
+                let lane = entry.lane()?;
+                if lane.claim(len) {
+                    return Some((Arc::clone(entry), self.next_id.fetch_add(1, Relaxed)));
                 }
+                is_promising |= lane.is_promising();
+            }
+            if !is_promising || patience.is_over() {
+                break;
             }
         }
+        None
     }
-    fn claim1(&self, len: usize) -> Option<(Arc<Entry>, u64)> {
-        let entries = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().find_map(|entry| {
-            let id = if entry.worth_a_try() { entry.lane()?.claim(len)? } else { return None };
-            Some((Arc::clone(entry), id))
-        })
+}
+
+/// Looks at the clock now and then, while a scheduler looks for something else.
+struct Patience {
+    begin: Instant,
+    looks: u32,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Patience { begin: Instant::now(), looks: 0 }
+    }
+
+    fn is_over(&mut self) -> bool {
+        std::hint::spin_loop();
+        self.looks += 1;
+        if !self.looks.is_multiple_of(LOOKS) {
+            return false;
+        }
+        let waited = self.begin.elapsed();
+        if waited > EXPECTED {
+            // Whoever is waited for may be waiting for this core.
+            std::thread::yield_now();
+        }
+        waited > PATIENCE
     }
 }
 
 #[rustler::nif]
 fn lanes_new() -> ResourceArc<LanesResource> {
-    ResourceArc::new(LanesResource(RwLock::default()))
+    ResourceArc::new(LanesResource { entries: RwLock::default(), next_id: AtomicU64::new(FIRST_ID) })
 }
 
 /// Opens the lane in the page of a worker, which has that number.
@@ -108,21 +151,21 @@ fn lanes_add(lanes: ResourceArc<LanesResource>, worker: u64, page: ResourceArc<S
     let entry = Entry { worker, segment: page, misses: AtomicU32::new(0), pause: AtomicU32::new(0) };
     let fits = entry.lane().is_some();
     if fits {
-        lanes.0.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(entry));
+        lanes.change(|entries| entries.push(Arc::new(entry)));
     }
     fits
 }
 
 /// Lets nobody into the lane of that worker any more.
 #[rustler::nif]
-fn lanes_remove(lanes: ResourceArc<LanesResource>, worker: u64) -> bool {
-    let mut entries = lanes.0.write().unwrap_or_else(PoisonError::into_inner);
-    let Some(place) = entries.iter().position(|entry| entry.worker == worker) else { return false };
-    let entry = entries.remove(place);
-    if let Some(lane) = entry.lane() {
-        lane.shut();
+fn lanes_remove(lanes: ResourceArc<LanesResource>, worker: u64) -> Atom {
+    for entry in lanes.entries().iter().filter(|entry| entry.worker == worker) {
+        if let Some(lane) = entry.lane() {
+            lane.shut();
+        }
     }
-    true
+    lanes.change(|entries| entries.retain(|entry| entry.worker != worker));
+    atoms::ok()
 }
 
 /// Is nobody in the lane of this page?
@@ -156,8 +199,7 @@ fn lanes_ask<'a>(
     if !lane.ask(&[&head(verb, id, deadline), &body]) {
         return Ok(busy());
     }
-    let begin = Instant::now();
-    let mut looks = 0_u32;
+    let mut patience = Patience::new();
     loop {
         let progress = lane.progress();
         if progress == Progress::Answered {
@@ -166,8 +208,7 @@ fn lanes_ask<'a>(
             let mut answer = NewBinary::new(env, lane.answer_len());
             return lane.read(&mut answer).map_or(Err(Error::BadArg), |()| Ok(Term::from(answer)));
         }
-        looks += 1;
-        let over = looks.is_multiple_of(LOOKS) && begin.elapsed() > PATIENCE;
+        let over = patience.is_over();
         if over && lane.withdraw() {
             entry.missed();
             return Ok(busy());
@@ -182,15 +223,8 @@ fn lanes_ask<'a>(
             consume_timeslice(env, TURN);
             return Ok(atoms::left().encode(env));
         }
-        if looks.is_multiple_of(LOOKS) && begin.elapsed() > Duration::from_micros(5) {
-            std::thread::yield_now();
-        }
-        std::hint::spin_loop();
     }
 }
-
-/// Looks between two looks at the clock.
-const LOOKS: u32 = 32;
 
 const HEAD: usize = 1 + 1 + 8 + 8;
 

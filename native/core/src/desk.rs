@@ -49,6 +49,12 @@ impl Desk {
         next
     }
 
+    /// Is there nothing in its batch that the thread could do next?
+    pub fn is_bare(&self) -> bool {
+        let doing = self.lock();
+        doing.batch.is_empty() && !doing.blocked
+    }
+
     pub fn introduce(&self, thread: ThreadId) {
         let _ = self.thread.set(thread);
     }

@@ -94,7 +94,7 @@ pub fn serve(interpreter: &'static Interpreter, index: usize) {
         desk.introduce(runner.thread);
         let inbox = scheduler.inbox_of(index);
         loop {
-            if let Some(ticket) = inbox.and_then(|inbox| inbox.urgent()) {
+            if let Some(ticket) = inbox.and_then(|inbox| inbox.urgent(desk.is_bare())) {
                 scheduler.hurry(index, ticket);
             }
             if let Some(ticket) = desk.next() {

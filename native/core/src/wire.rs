@@ -138,8 +138,9 @@ pub trait Inbox: Send + Sync {
     /// Ends a wait. To be called when its `woken` is set.
     fn wake(&self);
 
-    /// A request that is to be next, before those in line. To be asked often: this costs next to nothing.
-    fn urgent(&self) -> Option<Arc<Ticket>>;
+    /// A request that is to be next, before those in line. With `linger` it is waited for, as long as it
+    /// takes who was just answered to ask again: a few microseconds, with Python's lock held.
+    fn urgent(&self, linger: bool) -> Option<Arc<Ticket>>;
 
     /// Submits what came while the main thread was at something else, and still is.
     fn look(&self);

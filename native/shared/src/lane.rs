@@ -42,15 +42,11 @@ const STATE: usize = PLACE / 8;
 const AWAKE: usize = (PLACE + LINE) / 8;
 const TAKEN_EVER: usize = AWAKE + 1;
 const SHUT: usize = (PLACE + 2 * LINE) / 8;
-const LAST_ID: usize = SHUT + 1;
 const LEN: usize = (PLACE + 3 * LINE) / 8;
 const BYTES: usize = PLACE + 3 * LINE + 8;
 
 /// The longest request and the longest answer.
 pub const LANE_ROOM: usize = 4096;
-
-/// The numbers of requests in a lane are above those of others, and still small numbers in the BEAM.
-const FIRST_ID: u64 = 1 << 58;
 
 /// Either side of a lane.
 #[derive(Clone, Copy)]
@@ -143,16 +139,17 @@ impl<'a> Lane<'a> {
 
     // --- the caller's side -----------------------------------------------------------------------
 
-    /// The lane for a request of so many bytes, if the worker waits for one and nobody else is there.
-    pub fn claim(&self, len: usize) -> Option<u64> {
+    /// Claims the lane for a request of so many bytes, if the worker looks for one and nobody else is
+    /// there.
+    pub fn claim(&self, len: usize) -> bool {
         if len > LANE_ROOM || !self.is_free() || !self.awake() || !self.go(FREE, CLAIMED) {
-            return None;
+            return false;
         }
-        if self.word(SHUT).load(SeqCst) != 0 {
+        let shut = self.word(SHUT).load(SeqCst) != 0;
+        if shut {
             self.state.store(FREE, Release);
-            return None;
         }
-        Some(FIRST_ID | (self.word(LAST_ID).fetch_add(1, Relaxed) + 1))
+        !shut
     }
 
     /// Asks, in a lane that was claimed; false where it is not to be.
@@ -212,9 +209,9 @@ impl<'a> Lane<'a> {
         self.state.load(SeqCst) == FREE
     }
 
-    pub fn is_soon(&self) -> bool {
-        let s = self.state.load(SeqCst);
-        s < LONG && (s != FREE || self.awake())
+    /// Is it free, or to be so soon, and does the worker look?
+    pub fn is_promising(&self) -> bool {
+        self.state.load(Acquire) < LONG && self.awake()
     }
 
     /// Lets nobody in any more. Once it is free then, it stays so.

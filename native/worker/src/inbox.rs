@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use py_core::{Pool, Ticket, Wire};
 use py_core::wire::Inbox as CoreInbox;
+use py_core::{Pool, Ticket, Wire};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
@@ -25,6 +25,9 @@ const SPIN: Duration = Duration::from_micros(50);
 
 /// How often it looks into the lane before it looks into the pipe, which is a system call.
 const LOOKS: usize = 16;
+
+/// How often it looks there for what whoever was just answered asks next: some microseconds.
+const LINGER: usize = 100;
 
 /// Ids of cancelled requests that may still come.
 const MAX_CANCELLED: usize = 1024;
@@ -141,6 +144,13 @@ impl Inbox {
         }
     }
 
+    fn look_in_lane(&'static self, looks: usize) -> Option<(Request, u64)> {
+        (0..looks).find_map(|_| {
+            std::hint::spin_loop();
+            self.take_in_lane()
+        })
+    }
+
     /// What was asked in the lane, and its deadline.
     fn take_in_lane(&'static self) -> Option<(Request, u64)> {
         let frame = self.out.page.lane()?.take()?;
@@ -154,14 +164,12 @@ impl Inbox {
     }
 
     /// Submits what was asked in the lane; false where nothing was.
-    fn receive_in_lane(&'static self) -> bool {
-        let Some(pool) = self.pool.get() else { return false };
-        let asked = self.take_in_lane();
-        let came = asked.is_some();
-        if let Some((request, deadline)) = asked {
-            self.submit(pool, request, deadline);
-        }
-        came
+    fn receive_in_lane(&'static self, looks: usize) -> bool {
+        let (Some(pool), Some((request, deadline))) = (self.pool.get(), self.look_in_lane(looks)) else {
+            return false;
+        };
+        self.submit(pool, request, deadline);
+        true
     }
 
     fn take(&'static self, frame: &[u8]) -> Result<(), Malformed> {
@@ -204,12 +212,10 @@ impl Inbox {
         if !self.may_spin {
             return false;
         }
-        if let Some(lane) = self.out.page.lane() {
-            lane.open();
-        }
+        self.open_lane();
         let begin = Instant::now();
         while begin.elapsed() < SPIN {
-            if self.look_in_lane() || self.receive(stream) {
+            if self.receive_in_lane(LOOKS) || self.receive(stream) {
                 return true;
             }
             // Whoever is about to send may be waiting for this core.
@@ -217,21 +223,22 @@ impl Inbox {
         }
         self.close_lane();
         // Somebody may have asked just before that.
-        self.receive_in_lane()
+        self.receive_in_lane(1)
+    }
+
+    /// Only the main thread looks into the lane, at once or when it is done with something short.
+    fn open_lane(&self) {
+        if self.may_spin
+            && let Some(lane) = self.out.page.lane()
+        {
+            lane.open();
+        }
     }
 
     fn close_lane(&self) {
         if let Some(lane) = self.out.page.lane() {
             lane.close();
         }
-    }
-
-    /// Looks there for about as long as a look into the pipe takes.
-    fn look_in_lane(&'static self) -> bool {
-        (0..LOOKS).any(|_| {
-            std::hint::spin_loop();
-            self.receive_in_lane()
-        })
     }
 
     fn sleep(&self) {
@@ -265,14 +272,14 @@ impl CoreInbox for &'static Inbox {
         }
     }
 
-    fn urgent(&self) -> Option<Arc<Ticket>> {
+    fn urgent(&self, linger: bool) -> Option<Arc<Ticket>> {
         let pool = self.pool.get()?;
-        let (request, deadline) = self.take_in_lane()?;
+        let looks = if linger && self.may_spin { LINGER } else { 1 };
+        let (request, deadline) = self.look_in_lane(looks)?;
         Some(pool.ticket(request, crate::left(deadline)))
     }
 
     fn look(&self) {
-        self.close_lane();
         // Whoever has the lock reads already.
         if let Ok(mut stream) = self.stream.try_lock() {
             while self.receive(&mut stream) {}
@@ -280,6 +287,11 @@ impl CoreInbox for &'static Inbox {
     }
 
     fn crowded(&self, crowded: bool) {
+        if crowded {
+            self.close_lane()
+        } else {
+            self.open_lane()
+        }
         self.out.keep(&Frame::new(outgoing::CROWDED).u8(u8::from(crowded)));
     }
 
