@@ -52,24 +52,21 @@ defmodule Py.Caller do
   def submit(%Pool{in: :process} = pool, tag, leader, request, timeout),
     do: Workers.submit(pool, tag, leader, request, timeout)
 
-  def submit(pool, tag, leader, request, timeout),
-    do: submit(pool, tag, leader, request, timeout, true)
-
-  defp submit(%Pool{native: native} = pool, tag, leader, request, timeout, wants_ticket?) do
-    case Native.submit(native, tag, leader, request, timeout, wants_ticket?) do
-      :ok ->
-        :ok
-
-      :large ->
-        accepted(
-          Native.submit_large(native, tag, leader, request, timeout, wants_ticket?),
-          pool
-        )
-
-      answer ->
-        accepted(answer, pool)
-    end
+  def submit(%Pool{native: native} = pool, tag, leader, request, timeout) do
+    native
+    |> Native.submit(tag, leader, request, timeout, true)
+    |> taken(pool, tag, leader, request, timeout, true)
   end
+
+  # What a pool that was asked says, unless it has the answer.
+  defp taken(:large, pool, tag, leader, request, timeout, wants_ticket?) do
+    pool.native
+    |> Native.submit_large(tag, leader, request, timeout, wants_ticket?)
+    |> accepted(pool)
+  end
+
+  defp taken(answer, pool, _tag, _leader, _request, _timeout, _wants_ticket?),
+    do: accepted(answer, pool)
 
   @doc "Ends a request: nothing will come, or its reply is there."
   @spec cancel(reference | Workers.ticket()) :: :cancelled | :replied
@@ -81,35 +78,41 @@ defmodule Py.Caller do
     Error.new(:not_available, "return: :object comes with Py.Object in a later version of Py")
   end
 
-  # The reference is made here and received here: then `receive` looks at no message that was there before it.
   defp perform(%Pool{in: :process} = pool, request, timeout),
     do: Workers.run(pool, request, timeout)
 
-  defp perform(%Pool{telemetry?: false} = pool, request, timeout) do
+  # The reference is made here and received here: then `receive` looks at no message that was there before it.
+  defp perform(%Pool{telemetry?: false, native: native} = pool, request, timeout) do
     ref = make_ref()
 
-    case submit(pool, ref, Process.group_leader(), request, timeout, false) do
-      :ok ->
-        receive do
-          {:py_result, ^ref, result} -> result
-        end
+    case Native.ask(native, ref, Process.group_leader(), request, timeout, false) do
+      {:py_result, _ref, result} ->
+        result
 
-      {:error, _error} = refused ->
-        refused
+      :left ->
+        receive(do: ({:py_result, ^ref, result} -> result))
+
+      refused ->
+        with :ok <- taken(refused, pool, ref, Process.group_leader(), request, timeout, false),
+             do: receive(do: ({:py_result, ^ref, result} -> result))
     end
   end
 
-  defp perform(pool, request, timeout) do
+  defp perform(%Pool{native: native} = pool, request, timeout) do
     span = Telemetry.start(pool, request)
     ref = make_ref()
 
-    case submit(pool, ref, Process.group_leader(), request, timeout) do
-      {:error, _error} = refused ->
-        stop(span, nil, refused)
+    case Native.ask(native, ref, Process.group_leader(), request, timeout, true) do
+      {{:py_result, _ref, result}, ticket} ->
+        stop(span, ticket, result)
 
-      ticket ->
-        receive do
-          {:py_result, ^ref, result} -> stop(span, ticket, result)
+      {:left, ticket} ->
+        receive(do: ({:py_result, ^ref, result} -> stop(span, ticket, result)))
+
+      refused ->
+        case taken(refused, pool, ref, Process.group_leader(), request, timeout, true) do
+          {:error, _error} = error -> stop(span, nil, error)
+          ticket -> receive(do: ({:py_result, ^ref, result} -> stop(span, ticket, result)))
         end
     end
   end

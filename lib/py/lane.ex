@@ -6,7 +6,7 @@ defmodule Py.Lane do
   # native/shared/src/lane.rs. What takes longer is handed to the switchboard, and goes on as any other request.
 
   alias Py.Native.Base
-  alias Py.Worker
+  alias Py.{Pool, Worker}
   alias Py.Worker.Frame
 
   @typedoc "A request whose caller has left the lane: its number, and what `Py.Switchboard.Request` has under these names."
@@ -21,18 +21,22 @@ defmodule Py.Lane do
   Asks, if there is a worker that waits. With `:left` the answer will be a message of the switchboard, which was sent
   `{:py_left, worker_number, left}`; with `:busy` nothing was asked.
   """
-  @spec ask(Py.Pool.t(), reference, byte, non_neg_integer, [binary]) ::
+  @spec ask(Pool.t(), reference, byte, non_neg_integer, [binary]) ::
           {:answer, :reply | :fault, non_neg_integer, binary} | :left | :busy
-  def ask(%{board: board, pid: pid}, ref, verb, deadline, [body])
-      when byte_size(body) <= @longest do
-    case Base.lanes_ask(board.lanes, pid, ref, verb, deadline, body) do
+  def ask(pool, ref, verb, deadline, [body]) when byte_size(body) <= @longest do
+    # A pool that is full takes nothing more, in whatever way.
+    if Pool.room?(pool), do: ask(pool.board.lanes, pool.pid, ref, verb, deadline, body), else: :busy
+  end
+
+  def ask(_pool, _ref, _verb, _deadline, _iovec), do: :busy
+
+  defp ask(lanes, board, ref, verb, deadline, body) do
+    case Base.lanes_ask(lanes, board, ref, verb, deadline, body) do
       <<1, _id::64, run::64, result::binary>> -> {:answer, :reply, run, result}
       <<2, _id::64, run::64, fault::binary>> -> {:answer, :fault, run, fault}
       left_or_busy -> left_or_busy
     end
   end
-
-  def ask(_pool, _ref, _verb, _deadline, _iovec), do: :busy
 
   @doc "Lets callers ask a worker that serves from now on."
   @spec open(Base.lanes(), Worker.t()) :: boolean

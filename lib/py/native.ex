@@ -24,6 +24,8 @@ defmodule Py.Native do
   # A request
   def submit(_pool, _tag, _group_leader, _request, _timeout, _wants_ticket?), do: not_loaded()
 
+  def ask(_pool, _ref, _group_leader, _request, _timeout, _wants_ticket?), do: not_loaded()
+
   def submit_large(_pool, _tag, _group_leader, _request, _timeout, _wants_ticket?),
     do: not_loaded()
 

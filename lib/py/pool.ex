@@ -55,7 +55,7 @@ defmodule Py.Pool do
 
   use GenServer
 
-  alias Py.{Error, Native, Options, Runtime, Switchboard, Telemetry, Workers}
+  alias Py.{Aside, Error, Native, Options, Runtime, Switchboard, Telemetry, Workers}
   alias Py.Pool.Startup
 
   @enforce_keys [:name, :in, :timeout, :telemetry?]
@@ -221,9 +221,7 @@ defmodule Py.Pool do
   def stacktrace(name, timeout \\ 5_000) do
     with {:ok, %{in: :thread} = pool} <- fetch(name, timeout) do
       # Its mailbox takes an answer that comes too late.
-      task = Task.async(fn -> ask_for_stacks(pool) end)
-
-      case Task.yield(task, timeout) || Task.shutdown(task, :brutal_kill) do
+      case Aside.run(fn -> ask_for_stacks(pool) end, timeout) do
         {:ok, result} ->
           result
 
@@ -309,6 +307,11 @@ defmodule Py.Pool do
       false
     end
   end
+
+  # Would there be a place for one?
+  @doc false
+  @spec room?(t) :: boolean
+  def room?(%{board: %{load: load, limit: limit}}), do: :atomics.get(load, 1) < limit
 
   # One more, whether there is a place or not.
   @doc false

@@ -5,7 +5,7 @@ defmodule Py.Workers do
 
   import Py.Segments, only: [shared_from: 0]
 
-  alias Py.{Error, Lane, Pool, Segments, Survivor, Switchboard, Telemetry}
+  alias Py.{Aside, Error, Lane, Pool, Segments, Survivor, Switchboard, Telemetry}
   alias Py.Pool.Startup
   alias Py.Switchboard.{Loan, Request}
   alias Py.Worker.Frame
@@ -151,9 +151,7 @@ defmodule Py.Workers do
 
   # In a process of its own, whose mailbox takes what comes too late.
   defp ask_everyone(pool, question, timeout) do
-    task = Task.async(fn -> collect(pool, question) end)
-
-    case Task.yield(task, timeout) || Task.shutdown(task, :brutal_kill) do
+    case Aside.run(fn -> collect(pool, question) end, timeout) do
       {:ok, result} -> result
       nil -> {:error, Error.new(:timeout, "not all workers answered within #{timeout} ms")}
     end

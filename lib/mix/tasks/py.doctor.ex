@@ -18,7 +18,7 @@ defmodule Mix.Tasks.Py.Doctor do
 
   use Mix.Task
 
-  alias Py.{Build, Python}
+  alias Py.{Aside, Build, Python}
 
   @typedoc "A line of the table."
   @type row :: {:ok | :wrong | :note, label :: String.t(), text :: String.t()}
@@ -116,7 +116,10 @@ defmodule Mix.Tasks.Py.Doctor do
 
   # Starts one, as a pool in: :process does. In a process of its own: the end of a pool that does not start reaches it
   # after the reason, which is what we want to hear.
-  defp worker(python), do: Task.await(Task.async(fn -> try_worker(python) end), :infinity)
+  defp worker(python) do
+    {:ok, answer} = Aside.run(fn -> try_worker(python) end)
+    answer
+  end
 
   defp try_worker(python) do
     Process.flag(:trap_exit, true)

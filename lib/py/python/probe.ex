@@ -1,6 +1,8 @@
 defmodule Py.Python.Probe do
   @moduledoc false
 
+  alias Py.Aside
+
   @time_limit 10_000
   @output_limit 1_000_000
   @mark "--py-probe--"
@@ -74,7 +76,10 @@ defmodule Py.Python.Probe do
   end
 
   # In a process of its own: what a killed port still sends must not reach the caller.
-  defp ask(executable), do: Task.await(Task.async(fn -> execute(executable) end), :infinity)
+  defp ask(executable) do
+    {:ok, answer} = Aside.run(fn -> execute(executable) end)
+    answer
+  end
 
   defp execute(executable) do
     options = [

@@ -1,10 +1,10 @@
 //! The callers' side of the lanes of a pool's workers.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
 
+use py_patience::{Patience, Prospect};
 use py_shared::{Lane, Progress};
 use rustler::schedule::consume_timeslice;
 use rustler::{
@@ -16,21 +16,6 @@ use crate::segment::SegmentResource;
 mod atoms {
     rustler::atoms! { ok, busy, left, py_left }
 }
-
-/// How long a scheduler waits for an answer. A request on the way of messages takes as long.
-const PATIENCE: Duration = Duration::from_micros(20);
-
-/// How long a short call takes, with the one before it.
-const EXPECTED: Duration = Duration::from_micros(4);
-
-/// Looks between two looks at the clock.
-const LOOKS: u32 = 32;
-
-/// What a scheduler thinks of that wait, in percent of a process's turn of about a millisecond.
-const TURN: i32 = 2;
-
-/// After how many waits in vain in a row the pauses get no longer: 2 to this power requests.
-const MOST_MISSES: u32 = 10;
 
 /// The numbers of requests in a lane are above those of others, and still small integers in the BEAM.
 const FIRST_ID: u64 = 1 << 58;
@@ -53,33 +38,12 @@ impl Resource for LanesResource {}
 struct Entry {
     worker: u64,
     segment: ResourceArc<SegmentResource>,
-    /// Waits in vain since the last that was not, and requests that go another way until the next try.
-    misses: AtomicU32,
-    pause: AtomicU32,
+    prospect: Prospect,
 }
 
 impl Entry {
     fn lane(&self) -> Option<Lane<'_>> {
         Lane::of(self.segment.get().ok()?)
-    }
-
-    /// What takes longer than one waits here is likely to be followed by more of that.
-    fn pauses(&self, counts: bool) -> bool {
-        let pause = self.pause.load(Relaxed);
-        if counts && pause > 0 {
-            self.pause.store(pause - 1, Relaxed);
-        }
-        pause > 0
-    }
-
-    fn missed(&self) {
-        let misses = self.misses.load(Relaxed).min(MOST_MISSES - 1) + 1;
-        self.misses.store(misses, Relaxed);
-        self.pause.store((1 << misses) - 1, Relaxed);
-    }
-
-    fn met(&self) {
-        self.misses.store(0, Relaxed);
     }
 }
 
@@ -97,9 +61,10 @@ impl LanesResource {
     fn claim(&self, len: usize) -> Option<(Arc<Entry>, u64)> {
         let entries = self.entries();
         let mut patience = Patience::new();
-        for round in 0.. {
+        let mut is_good: fn(&Prospect) -> bool = Prospect::is_good;
+        loop {
             let mut is_promising = false;
-            for entry in entries.iter().filter(|entry| !entry.pauses(round == 0)) {
+            for entry in entries.iter().filter(|entry| is_good(&entry.prospect)) {
                 let lane = entry.lane()?;
                 if lane.claim(len) {
                     return Some((Arc::clone(entry), self.next_id.fetch_add(1, Relaxed)));
@@ -107,36 +72,10 @@ impl LanesResource {
                 is_promising |= lane.is_promising();
             }
             if !is_promising || patience.is_over() {
-                break;
+                return None;
             }
+            is_good = Prospect::is_still_good;
         }
-        None
-    }
-}
-
-/// Looks at the clock now and then, while a scheduler looks for something else.
-struct Patience {
-    begin: Instant,
-    looks: u32,
-}
-
-impl Patience {
-    fn new() -> Self {
-        Patience { begin: Instant::now(), looks: 0 }
-    }
-
-    fn is_over(&mut self) -> bool {
-        std::hint::spin_loop();
-        self.looks += 1;
-        if !self.looks.is_multiple_of(LOOKS) {
-            return false;
-        }
-        let waited = self.begin.elapsed();
-        if waited > EXPECTED {
-            // Whoever is waited for may be waiting for this core.
-            std::thread::yield_now();
-        }
-        waited > PATIENCE
     }
 }
 
@@ -148,7 +87,7 @@ fn lanes_new() -> ResourceArc<LanesResource> {
 /// Opens the lane in the page of a worker, which has that number.
 #[rustler::nif]
 fn lanes_add(lanes: ResourceArc<LanesResource>, worker: u64, page: ResourceArc<SegmentResource>) -> bool {
-    let entry = Entry { worker, segment: page, misses: AtomicU32::new(0), pause: AtomicU32::new(0) };
+    let entry = Entry { worker, segment: page, prospect: Prospect::default() };
     let fits = entry.lane().is_some();
     if fits {
         lanes.change(|entries| entries.push(Arc::new(entry)));
@@ -203,14 +142,14 @@ fn lanes_ask<'a>(
     loop {
         let progress = lane.progress();
         if progress == Progress::Answered {
-            entry.met();
+            entry.prospect.met();
             consume_timeslice(env, 1);
             let mut answer = NewBinary::new(env, lane.answer_len());
             return lane.read(&mut answer).map_or(Err(Error::BadArg), |()| Ok(Term::from(answer)));
         }
         let over = patience.is_over();
         if over && lane.withdraw() {
-            entry.missed();
+            entry.prospect.missed();
             return Ok(busy());
         }
         if (over || progress == Progress::Long) && lane.leave() {
@@ -219,8 +158,8 @@ fn lanes_ask<'a>(
             let request = (id, verb, deadline, env.pid(), reference, body);
             let _nobody_waits = env.send(&board, (atoms::py_left(), entry.worker, request));
             lane.left();
-            entry.missed();
-            consume_timeslice(env, TURN);
+            entry.prospect.missed();
+            consume_timeslice(env, Patience::TURN);
             return Ok(atoms::left().encode(env));
         }
     }

@@ -44,6 +44,7 @@ rustler::atoms! {
     stuck,
     stopped,
     large,
+    left,
     cancelled,
     replied,
     overran,

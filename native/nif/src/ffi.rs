@@ -7,8 +7,8 @@ use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::panic::catch_unwind;
 use std::ptr::null_mut;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+use std::sync::{LazyLock, OnceLock};
 
 use crossbeam_queue::ArrayQueue;
 use pyo3::Py;
@@ -249,6 +249,64 @@ impl Envelope {
     }
 }
 
+/// Where a caller looks for its answer for a moment, before that is sent as a message.
+#[derive(Default)]
+pub struct Meeting {
+    state: AtomicU8,
+    answer: OnceLock<Message>,
+}
+
+const EXPECTED: u8 = 0;
+/// The answer is there, and the caller's.
+const ANSWERED: u8 = 1;
+const READ: u8 = 2;
+/// The caller waits for a message.
+const LEFT: u8 = 3;
+
+/// A term, and the environment that has nothing else.
+struct Message {
+    env: *mut ErlNifEnv,
+    term: ErlNifTerm,
+}
+
+// SAFETY: an environment may be used by any thread, one at a time: whose it is the state says.
+unsafe impl Send for Message {}
+// SAFETY: as above.
+unsafe impl Sync for Message {}
+
+impl Meeting {
+    fn go(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// The answer, copied for the process that waits, if it is there; once.
+    pub fn answer<'a>(&self, env: Env<'a>) -> Option<Term<'a>> {
+        if self.state.load(Ordering::Relaxed) != ANSWERED || !self.go(ANSWERED, READ) {
+            return None;
+        }
+        let message = self.answer.get()?;
+        // SAFETY: whoever answered left the environment, with this term of it, to whom the state says.
+        let term = unsafe { Term::new(env, enif_make_copy(env.as_c_arg(), message.term)) };
+        Environment(message.env).give_back();
+        Some(term)
+    }
+
+    /// The caller looks no longer; false where it has just been answered.
+    pub fn leave(&self) -> bool {
+        self.go(EXPECTED, LEFT)
+    }
+}
+
+impl Drop for Meeting {
+    fn drop(&mut self) {
+        if *self.state.get_mut() == ANSWERED
+            && let Some(message) = self.answer.get()
+        {
+            Environment(message.env).give_back();
+        }
+    }
+}
+
 impl Drop for Envelope {
     fn drop(&mut self) {
         let env = *self.env.get_mut();
@@ -460,6 +518,19 @@ impl Builder {
         self.stack.clear();
         // SAFETY: the message is a term of this environment, which the call empties.
         unsafe { enif_send(CALLER.get(), to.as_c_arg(), self.env, message) != 0 }
+    }
+
+    /// Leaves what is on top to who looks for it there; false where nobody does. To be called once for
+    /// a meeting.
+    pub fn meet(&mut self, meeting: &Meeting) -> bool {
+        let term = *self.stack.last().expect("a message was built");
+        let told = self.is_ours
+            && meeting.state.load(Ordering::Relaxed) == EXPECTED
+            && meeting.answer.set(Message { env: self.env, term }).is_ok()
+            && meeting.go(EXPECTED, ANSWERED);
+        // The environment is the caller's then.
+        self.is_ours &= !told;
+        told
     }
 
     /// What is on top, as a pid of this node.

@@ -13,7 +13,7 @@ use rustler::{Encoder, Env, Term};
 use crate::atoms;
 use crate::ffi::{self, Builder};
 use crate::quick::Quick;
-use crate::reply::push_result;
+use crate::reply::{Caller, push_result};
 use crate::tape::{self, Draft};
 use crate::work::{self, Call, GroupLeader};
 
@@ -95,7 +95,8 @@ impl Inline for Here<'_, '_> {
     fn defer(&mut self) -> Arc<Ticket> {
         let tag = self.env.make_ref().encode(self.env);
         self.result = Some(tag);
-        let call = Call::any(self.env.pid(), tag, self.leader, self.verb, self.request, &tape::MEDIUM);
+        let call =
+            Call::any(Caller::new(self.env.pid(), tag), self.leader, self.verb, self.request, &tape::MEDIUM);
         self.pool.ticket(call, self.timeout)
     }
 }

@@ -12,15 +12,17 @@ mod terms;
 mod work;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use py_core::boot::{Facts, Home, boot as boot_python};
 use py_core::convert::Verb;
 use py_core::{Cancel, Interpreter, Limits, Pool, Ran, Refusal, Ticket, Took};
+use py_patience::{Patience, Prospect};
 use rustler::{Atom, Encoder, Env, Error, LocalPid, Monitor, NifMap, NifResult, Resource, ResourceArc, Term};
 
-use crate::ffi::Envelope;
+use crate::ffi::{Envelope, Meeting};
 use crate::host::Node;
 use crate::inline::Here;
 use crate::quick::Quick;
@@ -37,14 +39,42 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 static MAIN: OnceLock<&'static Interpreter> = OnceLock::new();
 
 /// A pool ends with the process that opened it.
-struct PoolResource(Arc<Pool>);
+struct PoolResource {
+    pool: Arc<Pool>,
+    /// Whether a caller that is alone looks for its answer itself. Where there are several, a scheduler
+    /// has other things to do.
+    prospect: Prospect,
+    last_caller: AtomicU64,
+    /// How often that has asked in a row.
+    streak: AtomicU32,
+}
+
+/// Who has asked so often in a row is alone.
+const ALONE: u32 = 8;
+
+impl PoolResource {
+    fn meeting(&self, caller: &LocalPid) -> Option<Arc<Meeting>> {
+        let word = ffi::pid_word(caller);
+        if self.last_caller.load(Ordering::Relaxed) != word {
+            self.last_caller.store(word, Ordering::Relaxed);
+            self.streak.store(0, Ordering::Relaxed);
+            return None;
+        }
+        let streak = self.streak.load(Ordering::Relaxed);
+        if streak < ALONE {
+            self.streak.store(streak + 1, Ordering::Relaxed);
+            return None;
+        }
+        self.prospect.is_good().then(Arc::default)
+    }
+}
 
 #[rustler::resource_impl]
 impl Resource for PoolResource {
     const IMPLEMENTS_DOWN: bool = true;
 
     fn down<'a>(&'a self, _: Env<'a>, _: LocalPid, _: Monitor) {
-        self.0.close();
+        self.pool.close();
     }
 }
 
@@ -105,7 +135,12 @@ fn boot(env: Env<'_>, tag: Term<'_>, config: BootConfig) -> NifResult<Atom> {
 fn open_pool(env: Env<'_>, size: usize, max_queue: usize, grace_ms: u64) -> NifResult<Term<'_>> {
     let interpreter = MAIN.get().ok_or(Error::Atom("not_booted"))?;
     let limits = Limits { size, max_queue, grace: Duration::from_millis(grace_ms) };
-    let pool = ResourceArc::new(PoolResource(Arc::new(Pool::open(interpreter, limits))));
+    let pool = ResourceArc::new(PoolResource {
+        pool: Arc::new(Pool::open(interpreter, limits)),
+        prospect: Prospect::default(),
+        last_caller: AtomicU64::new(0),
+        streak: AtomicU32::new(0),
+    });
     env.monitor(&pool, &env.pid()).ok_or(Error::BadArg)?;
     Ok(pool.encode(env))
 }
@@ -132,20 +167,20 @@ fn start_pool<'a>(
     let start = Start {
         caller: Caller::new(env.pid(), tag),
         leader: GroupLeader::of(leader),
-        pool: Arc::downgrade(&pool.0),
+        pool: Arc::downgrade(&pool.pool),
         init,
         file,
         line,
         paths,
         env: variables.into_iter().collect(),
     };
-    let ticket = pool.0.ticket(start, duration(timeout)?);
-    Ok(pool.0.start(ticket).map_or_else(refusal, |()| atoms::ok()))
+    let ticket = pool.pool.ticket(start, duration(timeout)?);
+    Ok(pool.pool.start(ticket).map_or_else(refusal, |()| atoms::ok()))
 }
 
 #[rustler::nif]
 fn close_pool(pool: ResourceArc<PoolResource>) -> Atom {
-    pool.0.close();
+    pool.pool.close();
     atoms::ok()
 }
 
@@ -174,8 +209,8 @@ struct Running {
 
 #[rustler::nif]
 fn info(env: Env<'_>, pool: ResourceArc<PoolResource>) -> Info {
-    let info = pool.0.info();
-    let running = pool.0.running().into_iter().map(|running| Running {
+    let info = pool.pool.info();
+    let running = pool.pool.running().into_iter().map(|running| Running {
         function: running.subject,
         age_ms: running.age_ms,
         awaiting: running.awaiting,
@@ -191,7 +226,7 @@ fn info(env: Env<'_>, pool: ResourceArc<PoolResource>) -> Info {
         retired: info.retired,
         calls: info.calls,
         inline: info.inline.map(|closed| atoms::known(env, closed.name())),
-        inline_overrun: pool.0.overran(),
+        inline_overrun: pool.pool.overran(),
     }
 }
 
@@ -199,7 +234,7 @@ fn info(env: Env<'_>, pool: ResourceArc<PoolResource>) -> Info {
 #[rustler::nif]
 fn stacktrace(env: Env<'_>, pool: ResourceArc<PoolResource>, tag: Term<'_>) -> Atom {
     let question = Question(Caller::new(env.pid(), tag));
-    pool.0.tell_stacks(pool.0.ticket(question, None));
+    pool.pool.tell_stacks(pool.pool.ticket(question, None));
     atoms::ok()
 }
 
@@ -216,12 +251,65 @@ fn submit<'a>(
 ) -> NifResult<Term<'a>> {
     let (verb, _) = work::verb(request).ok_or(Error::BadArg)?;
     let timeout = duration(timeout)?;
-    let call = match Call::small(env.pid(), tag, leader, verb, request) {
-        Some(call) => call,
-        None if terms::is_large(request) => return Ok(atoms::large().encode(env)),
-        None => Call::any(env.pid(), tag, leader, verb, request, &tape::MEDIUM),
+    let call = match Call::small(Caller::new(env.pid(), tag), leader, verb, request) {
+        Ok(call) => call,
+        Err(_) if terms::is_large(request) => return Ok(atoms::large().encode(env)),
+        Err(caller) => Call::any(caller, leader, verb, request, &tape::MEDIUM),
     };
     accept(env, &pool, call, timeout, wants_ticket)
+}
+
+/// As `submit`, but looks for the answer for a moment: the message that it would be, or `:left` where it
+/// will be one. Where a ticket is asked for, a tuple of that and the ticket.
+#[rustler::nif]
+fn ask<'a>(
+    env: Env<'a>,
+    pool: ResourceArc<PoolResource>,
+    tag: Term<'a>,
+    leader: Term<'a>,
+    request: Term<'a>,
+    timeout: Term<'a>,
+    wants_ticket: bool,
+) -> NifResult<Term<'a>> {
+    let (verb, _) = work::verb(request).ok_or(Error::BadArg)?;
+    let timeout = duration(timeout)?;
+    let meeting = pool.meeting(&env.pid());
+    let caller = match &meeting {
+        Some(meeting) => Caller::at(Arc::clone(meeting), env.pid(), tag),
+        None => Caller::new(env.pid(), tag),
+    };
+    let call = match Call::small(caller, leader, verb, request) {
+        Ok(call) => call,
+        Err(_) if terms::is_large(request) => return Ok(atoms::large().encode(env)),
+        Err(caller) => Call::any(caller, leader, verb, request, &tape::MEDIUM),
+    };
+    let ticket = pool.pool.ticket(call, timeout);
+    let kept = wants_ticket.then(|| TicketResource { ticket: ticket.clone(), pool: pool.pool.clone() });
+    if let Err(reason) = pool.pool.submit(ticket) {
+        return Ok(refusal(reason).encode(env));
+    }
+    let answer = meeting.and_then(|meeting| wait_at(&meeting, &pool.prospect, env));
+    let answer = answer.unwrap_or_else(|| atoms::left().encode(env));
+    Ok(match kept {
+        Some(kept) => (answer, ResourceArc::new(kept)).encode(env),
+        None => answer,
+    })
+}
+
+fn wait_at<'a>(meeting: &Meeting, prospect: &Prospect, env: Env<'a>) -> Option<Term<'a>> {
+    let mut patience = Patience::new();
+    loop {
+        if let Some(answer) = meeting.answer(env) {
+            prospect.met();
+            rustler::schedule::consume_timeslice(env, 1);
+            return Some(answer);
+        }
+        if patience.is_over() && meeting.leave() {
+            prospect.missed();
+            rustler::schedule::consume_timeslice(env, Patience::TURN);
+            return None;
+        }
+    }
 }
 
 /// Runs the request here where that is possible now, and returns its result; `{:overran, result,
@@ -239,7 +327,7 @@ fn run_inline<'a>(env: Env<'a>, arguments: [Term<'a>; 4]) -> NifResult<Term<'a>>
     let timeout = duration(timeout)?;
     let mut here = Here {
         env,
-        pool: &pool.0,
+        pool: &pool.pool,
         leader,
         verb,
         request,
@@ -248,7 +336,7 @@ fn run_inline<'a>(env: Env<'a>, arguments: [Term<'a>; 4]) -> NifResult<Term<'a>>
         timeout,
         result: None,
     };
-    let ran = ffi::on_behalf_of(env, || pool.0.inline(timeout, &mut here));
+    let ran = ffi::on_behalf_of(env, || pool.pool.inline(timeout, &mut here));
     let result = here.result;
     Ok(match (ran, result) {
         (Ok(Ran::Answered(Took::Little)), Some(result)) => result,
@@ -277,7 +365,7 @@ fn submit_large<'a>(
     wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
     let (verb, _) = work::verb(request).ok_or(Error::BadArg)?;
-    let call = Call::any(env.pid(), tag, leader, verb, request, &tape::LARGE);
+    let call = Call::any(Caller::new(env.pid(), tag), leader, verb, request, &tape::LARGE);
     accept(env, &pool, call, duration(timeout)?, wants_ticket)
 }
 
@@ -288,9 +376,9 @@ fn accept<'a>(
     timeout: Option<Duration>,
     wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
-    let ticket = pool.0.ticket(call, timeout);
-    let kept = wants_ticket.then(|| TicketResource { ticket: ticket.clone(), pool: pool.0.clone() });
-    Ok(match (pool.0.submit(ticket), kept) {
+    let ticket = pool.pool.ticket(call, timeout);
+    let kept = wants_ticket.then(|| TicketResource { ticket: ticket.clone(), pool: pool.pool.clone() });
+    Ok(match (pool.pool.submit(ticket), kept) {
         (Ok(()), Some(kept)) => ResourceArc::new(kept).encode(env),
         (Ok(()), None) => atoms::ok().encode(env),
         (Err(reason), _) => refusal(reason).encode(env),

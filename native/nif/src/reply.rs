@@ -1,6 +1,6 @@
 //! The answer to a caller: one message, sent straight from the thread that has it.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use py_core::convert::{Refusal, from_python};
 use py_core::{Canceller, Fault, Interpreter, Kind, Outcome};
@@ -8,19 +8,26 @@ use pyo3::prelude::*;
 use rustler::{Encoder, Env, LocalPid, Monitor, Resource, ResourceArc, Term};
 
 use crate::atoms;
-use crate::ffi::{self, Builder, Envelope};
+use crate::ffi::{self, Builder, Envelope, Meeting};
 use crate::terms::TermWriter;
 
 /// Who gets `{:py_result, tag, result}`.
 pub struct Caller {
     pid: LocalPid,
+    /// Where it looks for it first, if it does.
+    meeting: Option<Arc<Meeting>>,
     envelope: Envelope,
     death: OnceLock<ResourceArc<CallerDeath>>,
 }
 
 impl Caller {
     pub fn new(pid: LocalPid, tag: Term<'_>) -> Self {
-        Caller { pid, envelope: Envelope::new(tag), death: OnceLock::new() }
+        Caller { pid, meeting: None, envelope: Envelope::new(tag), death: OnceLock::new() }
+    }
+
+    /// One that looks for its answer at a meeting first.
+    pub fn at(meeting: Arc<Meeting>, pid: LocalPid, tag: Term<'_>) -> Self {
+        Caller { meeting: Some(meeting), ..Caller::new(pid, tag) }
     }
 
     /// The word of the pid.
@@ -33,7 +40,13 @@ impl Caller {
         let Some(mut builder) = self.envelope.open(atoms::py_result()) else { return };
         push_result(&mut builder, outcome, &|| true);
         builder.end_tuple(3);
-        builder.send(&self.pid);
+        self.deliver(&mut builder);
+    }
+
+    fn deliver(&self, message: &mut Builder) {
+        if !self.meeting.as_ref().is_some_and(|meeting| message.meet(meeting)) {
+            message.send(&self.pid);
+        }
     }
 
     /// An answer that is made before it is known whether it is the one.
@@ -46,7 +59,7 @@ impl Caller {
             if self.envelope.push_tag(&mut builder) {
                 builder.push_again(result);
                 builder.end_tuple(3);
-                builder.send(&self.pid);
+                self.deliver(&mut builder);
             }
         }
     }

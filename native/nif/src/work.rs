@@ -29,33 +29,24 @@ enum Record {
 }
 
 impl Call {
-    /// A small request; None where it is not.
-    pub fn small(
-        caller: LocalPid,
-        tag: Term<'_>,
-        leader: Term<'_>,
-        verb: Verb,
-        request: Term<'_>,
-    ) -> Option<Self> {
-        Some(Call::new(caller, tag, leader, Record::Tape(Tape::record(verb, parts(request)?, &tape::SMALL)?)))
+    /// A small request; gives the caller back where it is not.
+    pub fn small(caller: Caller, leader: Term<'_>, verb: Verb, request: Term<'_>) -> Result<Self, Caller> {
+        let tape = parts(request).and_then(|parts| Tape::record(verb, parts, &tape::SMALL));
+        match tape {
+            Some(tape) => Ok(Call::new(caller, leader, Record::Tape(tape))),
+            None => Err(caller),
+        }
     }
 
     /// Any request; what is beyond the limits is copied as terms.
-    pub fn any(
-        caller: LocalPid,
-        tag: Term<'_>,
-        leader: Term<'_>,
-        verb: Verb,
-        request: Term<'_>,
-        limits: &Limits,
-    ) -> Self {
+    pub fn any(caller: Caller, leader: Term<'_>, verb: Verb, request: Term<'_>, limits: &Limits) -> Self {
         let tape = parts(request).and_then(|parts| Tape::record(verb, parts, limits));
         let record = tape.map_or_else(|| Record::Letter(verb, Letter::copy(&[request])), Record::Tape);
-        Call::new(caller, tag, leader, record)
+        Call::new(caller, leader, record)
     }
 
-    fn new(caller: LocalPid, tag: Term<'_>, leader: Term<'_>, record: Record) -> Self {
-        Call { caller: Caller::new(caller, tag), leader: GroupLeader::of(leader), record }
+    fn new(caller: Caller, leader: Term<'_>, record: Record) -> Self {
+        Call { caller, leader: GroupLeader::of(leader), record }
     }
 }
 
