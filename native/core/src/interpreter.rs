@@ -336,10 +336,8 @@ impl Interpreter {
         env: &Bound<'py, PyDict>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let base = self.base(py, pool)?;
-        let (code, file, line) = match init {
-            Some(source) => (source.code.clone(), source.file.clone(), source.line),
-            None => (PyString::new(py, ""), None, 1),
-        };
+        let code = init.map(|source| &source.code);
+        let (file, line) = init.map_or((None, 1), |source| (source.file.clone(), source.line));
         self.hooks.init.bind(py).call1((base, code, file, line, paths, env))
     }
 
