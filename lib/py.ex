@@ -201,6 +201,75 @@ defmodule Py do
   end
 
   @doc """
+  Registers a function under a name by which Python code may call it: `erlang.call("name", ...)`, `erlang.name(...)`,
+  `from erlang import name`; in a coroutine `await erlang.acall("name", ...)`. Nothing else of Elixir can be called.
+
+  `function` is a function, or `{module, name}` for one of any arity. Arguments and results are converted as those of
+  calls are. Keyword arguments arrive as a keyword list behind the others; only atoms that exist can be their keys. A wrong
+  number of arguments is a `TypeError` in Python; what the function raises, throws or exits with is an
+  `erlang.ElixirError` with `kind`, `type`, `reason` and `stacktrace`.
+
+  It runs in a process of its own with the group leader, the Logger metadata and, as the first of its `$callers`, the
+  process whose call of Python called it; it has no time limit, but ends with that call. The Python thread that waits takes
+  no place of its pool, so it may call into the same pool, to any depth.
+
+  A name that is taken is given anew. Options:
+
+    * `owner:` a process: the name is free again when it ends. Default: none
+
+  ## Example
+
+      iex> Py.register("shout", &String.upcase/1, owner: self())
+      :ok
+      iex> Py.eval("import erlang; [erlang.shout(word) for word in words]", %{words: ["a", "b"]})
+      {:ok, ["A", "B"]}
+      iex> Py.eval!("from erlang import shout\ntry: shout()\nexcept TypeError as error: text = str(error)\ntext")
+      "shout() takes 1 arguments, and 0 were given"
+  """
+  @spec register(atom | String.t(), function | {module, atom}, keyword) :: :ok
+  def register(name, function, options \\ []) do
+    owner = registration!(function, options)
+    Py.Callbacks.register(callable!(name), function, owner)
+  end
+
+  defp registration!(function, options) do
+    unless is_function(function) or match?({module, name} when is_atom(module) and is_atom(name), function) do
+      raise ArgumentError,
+            "Py.register takes a function or {module, name}, got: #{inspect(function)}"
+    end
+
+    case options do
+      [] -> nil
+      [owner: owner] when is_pid(owner) -> owner
+      _other -> raise ArgumentError, "the one option of Py.register is owner: pid, got: #{inspect(options)}"
+    end
+  end
+
+  # Names that Python can write as such, and that are not the module's own.
+  defp callable!(name) do
+    text = to_string(name!(name, "name"))
+
+    if text =~ ~r/^[A-Za-z][A-Za-z0-9_]*$/ do
+      text
+    else
+      raise ArgumentError,
+            "a function is registered under letters, digits and underscores, a letter first, got: #{inspect(name)}"
+    end
+  end
+
+  @doc """
+  Takes a name back that `register/3` gave.
+
+      iex> Py.register(:twice, &(&1 * 2))
+      iex> Py.unregister(:twice)
+      :ok
+      iex> Py.eval!("import erlang; hasattr(erlang, 'twice')")
+      false
+  """
+  @spec unregister(atom | String.t()) :: :ok
+  def unregister(name), do: name |> callable!() |> Py.Callbacks.unregister()
+
+  @doc """
   Runs a Python program to its end, in a process of its own, as `python path argv...` would; it needs no pool.
 
   The path is expanded from the node's current directory, whatever `cd:` is; arguments are strings, numbers and atoms.

@@ -10,6 +10,8 @@ defmodule Py.Application do
       Py.Output,
       # Worker processes connect to one socket, whichever pool started them.
       Py.Reception,
+      # Python code calls Elixir functions.
+      Py.Callbacks,
       # Pools of worker processes may be killed: somebody must tell those who wait.
       Py.Survivor,
       # One Python a node, booted by one process.

@@ -14,6 +14,11 @@ defmodule Py.Native do
   # The interpreter
   def boot(_ref, _config), do: not_loaded()
 
+  # Questions of Python code
+  def answer(_number, _answer), do: not_loaded()
+  def answer_large(_number, _answer), do: not_loaded()
+  def abandon_questions, do: not_loaded()
+
   # A pool
   def open_pool(_size, _max_queue, _grace), do: not_loaded()
   def start_pool(_pool, _ref, _group_leader, _config, _timeout), do: not_loaded()

@@ -274,6 +274,18 @@ defmodule Py.Switchboard do
     end
   end
 
+  # What Python code asked; it may have ended meanwhile.
+  def handle_info({:py_answer, port, frame}, state) do
+    case Roster.fetch(state.roster, port) do
+      {:ok, worker} ->
+        {:noreply,
+         state |> Requests.put(%{worker | outgoing: [worker.outgoing | frame]}) |> Requests.flush()}
+
+      :error ->
+        {:noreply, state}
+    end
+  end
+
   def handle_info({:py_socket, token, role, socket}, state) do
     case Enum.find(Roster.workers(state.roster), &(&1.token == token)) do
       nil ->

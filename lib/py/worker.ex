@@ -5,7 +5,7 @@ defmodule Py.Worker do
 
   alias Py.{Build, Lane, Reception}
   alias Py.Native.Base
-  alias Py.Worker.{Frame, Output}
+  alias Py.Worker.{Frame, Output, Undecodable}
 
   @enforce_keys [:number, :role, :port, :token, :started]
   defstruct [
@@ -185,6 +185,24 @@ defmodule Py.Worker do
     :ok
   rescue
     ArgumentError -> :ok
+  end
+
+  @doc "Hands on what Python code asks, with the pid of whoever made the call."
+  @spec ask(binary, port, map) :: term
+  def ask(message, port, requests) do
+    {kind, number, id, what} = :erlang.binary_to_term(message, [:safe])
+
+    caller =
+      case requests do
+        %{^id => %{from: from}} -> from
+        _of_no_request -> nil
+      end
+
+    send(Py.Callbacks, {kind, {:worker, self(), port, number}, caller, what})
+  rescue
+    ArgumentError ->
+      {number, why} = Undecodable.question(message)
+      send(self(), {:py_answer, port, Frame.answer(number, {:error, {:type, why}})})
   end
 
   defp addressee(:pid, etf), do: :erlang.binary_to_term(etf)

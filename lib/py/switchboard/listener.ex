@@ -144,8 +144,18 @@ defmodule Py.Switchboard.Listener do
     end
   end
 
+  def frame({:send, :name, "Elixir.Py.Callbacks", message}, port, state) do
+    Worker.ask(message, port, state.requests)
+    state
+  end
+
   def frame({:send, _kind, _to, _message} = frame, _port, state) do
     Worker.deliver(frame)
+    state
+  end
+
+  def frame({:forget, number}, port, state) do
+    send(Py.Callbacks, {:py_forget, {:worker, self(), port, number}})
     state
   end
 

@@ -12,6 +12,7 @@ defmodule Py.Worker.Frame do
   @returned 7
   @dropped 8
   @shared_request 9
+  @answer 10
 
   # What a worker sends with a segment.
   @their_segment 1
@@ -81,6 +82,12 @@ defmodule Py.Worker.Frame do
     [<<byte_size(body) + 17::32, @start, id::64, deadline::64>>, body]
   end
 
+  @spec answer(non_neg_integer, term) :: iodata
+  def answer(number, answer) do
+    body = :erlang.term_to_binary({answer})
+    [<<byte_size(body) + 9::32, @answer, number::64>>, body]
+  end
+
   @spec configure(tuple) :: iodata
   def configure(facts) do
     body = :erlang.term_to_binary(facts)
@@ -138,6 +145,7 @@ defmodule Py.Worker.Frame do
   defp parse(<<9, id::64, run::64, segment::32, len::64>>), do: {:shared, id, run, segment, len}
   defp parse(<<10, segment::32>>), do: {:returned, segment}
   defp parse(<<11, segment::32>>), do: {:dropped, segment}
+  defp parse(<<13, number::64>>), do: {:forget, number}
   defp parse(<<12, obstacle::binary>>), do: {:forks, obstacle}
 
   # What Python writes by itself: where this module is loaded, these atoms exist.

@@ -6,13 +6,25 @@ defmodule Py.Worker.Undecodable do
 
   @doc "Says which atom does not exist, or that keys are equal."
   @spec explain(binary) :: String.t()
-  def explain(<<131, term::binary>>) do
+  def explain(bytes), do: "result: " <> trouble(bytes)
+
+  @doc "The number of a question that Python asked, and the same of it."
+  @spec question(binary) :: {non_neg_integer, String.t()}
+  def question(<<131, 104, 4, 119, n, _kind::binary-size(n), number::binary>> = bytes),
+    do: {integer(number), "arguments: " <> trouble(bytes)}
+
+  defp integer(<<97, number, _rest::binary>>), do: number
+  defp integer(<<98, number::32, _rest::binary>>), do: number
+
+  defp integer(<<110, n, 0, number::little-unit(8)-size(n), _rest::binary>>), do: number
+
+  defp trouble(<<131, term::binary>>) do
     case Enum.find(atoms(term, []), &(not exists?(&1))) do
       nil ->
-        "result: two of its keys or elements are the same in Elixir"
+        "two of its keys or elements are the same in Elixir"
 
       name ->
-        "result: the atom #{inspect(name)} does not exist in Elixir, and atoms are never made from Python"
+        "the atom #{inspect(name)} does not exist in Elixir, and atoms are never made from Python"
     end
   end
 

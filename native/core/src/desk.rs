@@ -28,6 +28,8 @@ pub struct Doing {
     pub done: usize,
     /// Somebody else has taken over meanwhile.
     pub blocked: bool,
+    /// It waits for an answer of the BEAM, and has given its place away.
+    pub suspended: bool,
 }
 
 impl Desk {

@@ -653,6 +653,7 @@ pub extern "C" fn native_module_init() -> *mut ffi::PyObject {
     unsafe impl Sync for Definition {}
     static METHODS: Methods = Methods([
         method(c"send", send),
+        method(c"ask", ask),
         method(c"interrupted", interrupted),
         method(c"finish", finish),
         method(c"pending_output", pending_output),
@@ -661,7 +662,7 @@ pub extern "C" fn native_module_init() -> *mut ffi::PyObject {
         // SAFETY: an entry of zeroes ends the table.
         unsafe { std::mem::zeroed() },
     ]);
-    struct Methods([ffi::PyMethodDef; 7]);
+    struct Methods([ffi::PyMethodDef; 8]);
     // SAFETY: read only.
     unsafe impl Sync for Methods {}
     // SAFETY: an entry of zeroes ends the table; there is nothing to run when the module is made.
@@ -757,6 +758,7 @@ macro_rules! native_function {
 }
 
 native_function!(send, crate::natives::send);
+native_function!(ask, crate::natives::ask);
 native_function!(interrupted, crate::natives::interrupted);
 native_function!(finish, crate::natives::finish);
 native_function!(pending_output, crate::natives::pending_output);

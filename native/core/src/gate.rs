@@ -154,6 +154,16 @@ impl Gate {
         self.ours.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// Is the calling thread one of ours?
+    pub fn is_inside(&self) -> bool {
+        INSIDE.get()
+    }
+
+    /// Is the calling thread a scheduler of the VM, at a call inline?
+    pub fn is_caller_inline(&self) -> bool {
+        crate::inline::is_here()
+    }
+
     pub fn progressed(&self) {
         self.progress.fetch_add(1, Ordering::Relaxed);
     }

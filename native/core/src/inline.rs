@@ -163,6 +163,11 @@ thread_local! {
     static GUEST: RefCell<Option<Guest>> = const { RefCell::new(None) };
 }
 
+/// Is the calling thread at a call inline?
+pub fn is_here() -> bool {
+    GUEST.with(|guest| guest.try_borrow().is_err())
+}
+
 /// Runs a request here, where that is possible now.
 pub fn run(
     interpreter: &'static Interpreter,

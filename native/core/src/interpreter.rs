@@ -19,6 +19,7 @@ use crate::ffi::{self, Attached};
 use crate::gate::Gate;
 #[cfg(not(feature = "limited"))]
 use crate::inline::{Visit, Visitors};
+use crate::question::Questions;
 use crate::request::{Source, no_such_module};
 use crate::routes::Routes;
 use crate::scheduler::Scheduler;
@@ -38,6 +39,7 @@ pub struct Interpreter {
     pub(crate) routes: Routes,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) errands: Errands,
+    pub questions: Questions,
     pub(crate) gate: Gate,
     #[cfg(not(feature = "limited"))]
     pub(crate) visitors: Visitors,
@@ -130,6 +132,7 @@ impl Interpreter {
             routes: Routes::default(),
             scheduler,
             errands: Errands::default(),
+            questions: Questions::default(),
             gate: Gate::new(py),
             #[cfg(not(feature = "limited"))]
             visitors: Visitors::default(),
@@ -221,6 +224,19 @@ impl Interpreter {
         }
         let etf = value.getattr("etf").ok()?;
         Some(etf.cast::<PyBytes>().ok()?.as_bytes().to_vec())
+    }
+
+    /// Who asked for what runs, as the dispatcher of questions knows it: a pid, or the number of a request.
+    pub(crate) fn caller<'py>(
+        &self,
+        py: Python<'py>,
+        ticket: Option<&Ticket>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let Some(ticket) = ticket else { return Ok(py.None().into_bound(py)) };
+        match ticket.wire().caller_etf() {
+            Some(etf) => self.opaque(py, Opaque::Pid, &etf),
+            None => Ok(ticket.wire().id().into_pyobject(py)?.into_any()),
+        }
     }
 
     pub(crate) fn is_atom(&self, value: &Bound<'_, PyAny>) -> bool {
@@ -380,6 +396,7 @@ impl Interpreter {
 
     /// Stops what still runs for a ticket that is settled. Needs no GIL itself.
     pub(crate) fn interrupt(&self, ticket: &Arc<Ticket>, phase: Phase) {
+        self.questions.interrupt(ticket);
         match phase {
             Phase::Running if self.scheduler.runs_on_main(ticket) => self.main_thread.interrupt(),
             Phase::Running | Phase::Awaiting => self.errands.interrupt(ticket.clone(), phase),

@@ -20,6 +20,7 @@ mod inline;
 mod interpreter;
 mod natives;
 mod pool;
+mod question;
 mod queue;
 mod request;
 mod routes;
@@ -38,6 +39,7 @@ pub use gate::Closed;
 pub use inline::{Inline, Ran};
 pub use interpreter::Interpreter;
 pub use pool::{Limits, Pool, PoolInfo, Refusal, Running};
+pub use question::{Answer, Questions};
 pub use request::{Call, Request, Source};
 pub use scheduler::Canceller;
 #[cfg(not(feature = "limited"))]

@@ -31,6 +31,8 @@ pub fn send<'py>(
     Ok(pyo3::types::PyBool::new(py, sent).to_owned().into_any())
 }
 
+pub use crate::question::ask;
+
 pub fn interrupted<'py>(
     interpreter: &'static Interpreter,
     py: Python<'py>,

@@ -1,6 +1,7 @@
 //! The threads that run Python: a stack that Python's own recursion limits fit in, one request
 //! after another.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::Builder;
@@ -85,9 +86,28 @@ pub fn idle<R: Send>(
     })
 }
 
+/// Waits on any thread, with others let in.
+pub fn wait_outside<R: Send>(
+    py: Python<'_>,
+    interpreter: &'static Interpreter,
+    wait: impl FnOnce() -> R + Send,
+) -> R {
+    if interpreter.gate.is_inside() { idle(py, interpreter, wait) } else { py.detach(wait) }
+}
+
+thread_local! {
+    static HERE: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// The runner that the calling thread is, if it is one.
+pub fn here() -> Option<usize> {
+    HERE.get()
+}
+
 /// Runs requests until the thread is retired.
 pub fn serve(interpreter: &'static Interpreter, index: usize) {
     attached(interpreter, |py| {
+        HERE.set(Some(index));
         let scheduler = &interpreter.scheduler;
         let desk = scheduler.desk(index);
         let mut runner = Runner { interpreter, thread: ThreadId::current(py), leader: None };

@@ -53,6 +53,8 @@ pub(crate) struct State {
     /// The main thread waits for work, or is about to look for some.
     main_is_free: bool,
     awake: usize,
+    /// Threads that wait in the middle of a request.
+    suspended: usize,
     pub retired: usize,
     /// Places of threads that are no more.
     ended: Vec<usize>,
@@ -101,7 +103,7 @@ impl State {
 
     fn may_spawn(&self) -> bool {
         let places: usize = self.pools.iter().map(PoolState::places).sum();
-        self.threads() <= places && !self.is_worn_out()
+        self.threads() - self.suspended.min(self.threads()) <= places && !self.is_worn_out()
     }
 
     /// Whether a runner that is awake is to take more work. What runs on the main thread can be
@@ -184,6 +186,23 @@ impl State {
             self.pools[pool].claimed -= done;
         }
         blocked
+    }
+
+    /// Takes a runner's place, and what it did not come to; tells in which pool.
+    fn suspend(&mut self, runner: usize) -> Option<usize> {
+        let State { runners, pools, awake, suspended, .. } = self;
+        let Runner { desk, retired } = &runners[runner];
+        let mut doing = desk.lock();
+        // One that was retired has no place.
+        let pool = doing.pool.filter(|_| !retired)?;
+        if !std::mem::replace(&mut doing.blocked, true) {
+            *awake -= 1;
+            pools[pool].take_back(doing.batch.drain(..));
+        }
+        pools[pool].running -= 1;
+        doing.suspended = true;
+        *suspended += 1;
+        Some(pool)
     }
 
     /// Whether all threads that a pool may have are at requests that take long.
@@ -313,13 +332,19 @@ impl Scheduler {
         state.main_is_free &= runner != MAIN;
         let dealt = state.may_go_on(runner) && state.deal(runner);
         self.count(&state);
-        if is_back
-            && std::mem::take(&mut state.crowded)
+        if is_back {
+            self.tell_if_free(&mut state);
+        }
+        dealt
+    }
+
+    /// Tells the host that there is a thread for more, where it was told that there is none.
+    fn tell_if_free(&self, state: &mut State) {
+        if std::mem::take(&mut state.crowded)
             && let Some(inbox) = self.inbox()
         {
             inbox.crowded(false);
         }
-        dealt
     }
 
     /// Puts a request before what a runner has to do.
@@ -402,6 +427,29 @@ impl Scheduler {
         let mut state = self.lock();
         state.awake -= 1;
         state.ended.push(runner);
+    }
+
+    // --- for threads that wait for an answer of the BEAM ------------------------------------------
+
+    /// What a runner is at.
+    pub(crate) fn ticket_of(&self, runner: usize) -> Option<Arc<Ticket>> {
+        self.lock().runners[runner].desk.lock().current.clone()
+    }
+
+    /// The runner is about to wait in the middle of a request: others take its place until it is back.
+    pub(crate) fn suspend(self: &Arc<Self>, runner: Option<usize>) -> Suspended {
+        let mut place = None;
+        if let Some(runner) = runner {
+            let wake = {
+                let mut state = self.lock();
+                place = state.suspend(runner).map(|pool| (runner, pool));
+                self.count(&state);
+                self.tell_if_free(&mut state);
+                state.wake_for_work()
+            };
+            self.wake(wake);
+        }
+        Suspended { scheduler: Arc::clone(self), place }
     }
 
     // --- for coroutines ----------------------------------------------------------------------
@@ -583,6 +631,25 @@ impl Scheduler {
 
     pub(crate) fn is_starting(&self, pool: usize) -> bool {
         self.lock().pools[pool].stage == Stage::Starting
+    }
+}
+
+/// A runner that waits in the middle of a request, until this is dropped.
+pub(crate) struct Suspended {
+    scheduler: Arc<Scheduler>,
+    /// Which runner it is, and in which pool it has no place meanwhile.
+    place: Option<(usize, usize)>,
+}
+
+impl Drop for Suspended {
+    /// It goes on at once, even where its place was taken: that is one more then, for a while.
+    fn drop(&mut self) {
+        if let Some((runner, pool)) = self.place {
+            let mut state = self.scheduler.lock();
+            state.pools[pool].running += 1;
+            state.suspended -= 1;
+            state.runners[runner].desk.lock().suspended = false;
+        }
     }
 }
 

@@ -17,6 +17,14 @@ impl Gate {
 
     pub fn disown(&self, _: Python<'_>) {}
 
+    pub fn is_inside(&self) -> bool {
+        false
+    }
+
+    pub fn is_caller_inline(&self) -> bool {
+        false
+    }
+
     pub fn progressed(&self) {}
 
     pub fn look(&self, _: Python<'_>) {}

@@ -84,6 +84,11 @@ pub trait Wire: Send + Sync {
         0
     }
 
+    /// The external term format of the caller's pid, where it is known here.
+    fn caller_etf(&self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// Called once, by the thread that runs the request.
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault>;
 
@@ -101,6 +106,9 @@ pub trait Wire: Send + Sync {
     /// Makes an answer whose making takes its time, while `goes_on` says so, and what sends it. That is
     /// called at most once, and dropped where another answer was first.
     fn prepare<'a>(&'a self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> Box<dyn FnOnce() + 'a>;
+
+    /// The request is about to wait for something: whoever looks for its answer need not.
+    fn lingers(&self) {}
 
     /// The request is a coroutine: no thread is busy with it any more.
     fn awaits(&self) {}
@@ -123,6 +131,9 @@ pub trait Host: Send + Sync {
         to: Address<'_>,
         message: &Bound<'_, PyAny>,
     ) -> Result<bool, Fault>;
+
+    /// Says that nobody waits for the answer to a question any more.
+    fn forget(&self, number: u64);
 
     /// Where the main thread gets its requests by itself; None where others submit them.
     fn inbox(&self) -> Option<&dyn Inbox> {

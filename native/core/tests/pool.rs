@@ -23,6 +23,8 @@ const LONG: Duration = Duration::from_secs(20);
 struct Nobody;
 
 impl Host for Nobody {
+    fn forget(&self, _: u64) {}
+
     fn send(&self, _: &'static Interpreter, _: Address<'_>, _: &Bound<'_, PyAny>) -> Result<bool, Fault> {
         Ok(false)
     }

@@ -24,6 +24,8 @@ rustler::atoms! {
     py_result,
     py_booted,
     py_forward,
+    py_forget,
+    py_callbacks = "Elixir.Py.Callbacks",
     kind,
     message,
     r#type = "type",

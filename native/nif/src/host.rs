@@ -12,6 +12,16 @@ use crate::terms::TermWriter;
 pub struct Node;
 
 impl Host for Node {
+    fn forget(&self, number: u64) {
+        let mut builder = Builder::new();
+        builder.push_atom(atoms::py_forget());
+        builder.push(number);
+        builder.end_tuple(2);
+        if let Some(dispatcher) = builder.find(atoms::py_callbacks()) {
+            builder.send(&dispatcher);
+        }
+    }
+
     fn send(
         &self,
         interpreter: &'static Interpreter,

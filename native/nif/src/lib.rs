@@ -28,7 +28,7 @@ use crate::inline::Here;
 use crate::quick::Quick;
 use crate::reply::Caller;
 use crate::tape::Draft;
-use crate::work::{Call, GroupLeader, Question, Start};
+use crate::work::{Answered, Call, GroupLeader, Question, Start};
 
 /// What is allocated on a scheduler is mostly freed on a thread of Python's, where the C library's
 /// allocator has both wait for a lock.
@@ -351,6 +351,37 @@ fn run_inline<'a>(env: Env<'a>, arguments: [Term<'a>; 4]) -> NifResult<Term<'a>>
         (Ok(_), result) => (atoms::deferred(), result).encode(env),
         (Err(closed), _) => atoms::known(env, closed.name()).encode(env),
     })
+}
+
+/// Hands an answer to the Python thread that asked; `:large` where this would take a scheduler too long.
+#[rustler::nif]
+fn answer(number: u64, value: Term<'_>) -> Atom {
+    if terms::is_large(value) {
+        return atoms::large();
+    }
+    hand_over(number, value)
+}
+
+/// As `answer`, for what takes a scheduler too long to copy.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn answer_large(number: u64, value: Term<'_>) -> Atom {
+    hand_over(number, value)
+}
+
+fn hand_over(number: u64, value: Term<'_>) -> Atom {
+    if let Some(interpreter) = MAIN.get() {
+        interpreter.questions.answer(number, Box::new(Answered::copy(value)));
+    }
+    atoms::ok()
+}
+
+/// Ends all questions: whoever was to answer them is another process now.
+#[rustler::nif]
+fn abandon_questions() -> Atom {
+    if let Some(interpreter) = MAIN.get() {
+        interpreter.questions.abandon();
+    }
+    atoms::ok()
 }
 
 /// As `submit`, for what takes a scheduler too long to copy.

@@ -4,7 +4,7 @@ use std::sync::Weak;
 
 use py_core::convert::{self, Verb};
 use py_core::wire::Leader;
-use py_core::{Canceller, Fault, Interpreter, Kind, Outcome, Pool, Request, Source, Wire};
+use py_core::{Answer, Canceller, Fault, Interpreter, Kind, Outcome, Pool, Request, Source, Wire};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use rustler::{LocalPid, Term};
@@ -53,6 +53,10 @@ impl Call {
 impl Wire for Call {
     fn caller(&self) -> u64 {
         self.caller.word()
+    }
+
+    fn caller_etf(&self) -> Option<Vec<u8>> {
+        Some(ffi::etf_of_word(self.caller.word()))
     }
 
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault> {
@@ -204,6 +208,26 @@ impl Wire for Start {
 
     fn monitor(&self, canceller: Canceller) -> bool {
         self.caller.monitor(canceller)
+    }
+}
+
+/// What the BEAM answers Python code: the one element of a tuple.
+pub struct Answered(Letter);
+
+fn no_answer() -> Fault {
+    Fault::new(Kind::Encode, "what was to be an answer is none")
+}
+
+impl Answered {
+    pub fn copy(answer: Term<'_>) -> Self {
+        Answered(Letter::copy(&[answer]))
+    }
+}
+
+impl Answer for Answered {
+    fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Bound<'py, PyAny>, Fault> {
+        let parts = Elements::of(self.0.term(0)).ok_or_else(no_answer)?;
+        convert::value(py, interpreter, &mut TermReader::new(parts))
     }
 }
 

@@ -14,6 +14,9 @@ pub mod incoming {
     /// As a request, but the tuple is in a segment: the segment's number, how long the tuple is.
     pub const SHARED_REQUEST: u8 = 9;
 
+    /// Number of a question of Python code's, a tuple of the answer.
+    pub const ANSWER: u8 = 10;
+
     // On the control socket, whose frames have their length in one byte:
 
     /// Id of a request.
@@ -54,6 +57,9 @@ pub mod outgoing {
     pub const DROPPED: u8 = 11;
     /// From a template: it forks workers from now on, or, where something is there, why it does not.
     pub const FORKS: u8 = 12;
+
+    /// Number of a question that nobody waits for any more.
+    pub const FORGET: u8 = 13;
 
     // On the control socket:
 

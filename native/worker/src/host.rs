@@ -13,6 +13,10 @@ use crate::outbox::Frame;
 pub struct Worker(pub &'static Inbox);
 
 impl Host for Worker {
+    fn forget(&self, number: u64) {
+        self.0.out.put(&Frame::new(outgoing::FORGET).u64(number));
+    }
+
     fn send(
         &self,
         interpreter: &'static Interpreter,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use py_core::wire::Inbox as CoreInbox;
-use py_core::{Pool, Ticket, Wire};
+use py_core::{Interpreter, Pool, Ticket, Wire};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
@@ -17,7 +17,7 @@ use crate::ffi;
 use crate::frames::{self, Fields, incoming, outgoing};
 use crate::lock;
 use crate::outbox::{Frame, Outbox};
-use crate::request::{Body, Request, Start, Way};
+use crate::request::{Answered, Body, Request, Start, Way};
 use crate::segments::Segments;
 
 /// How long the main thread looks for requests before it sleeps: to be woken costs more than that.
@@ -42,6 +42,7 @@ pub struct Inbox {
     pub out: &'static Outbox,
     pub segments: Segments,
     pub pool: OnceLock<Arc<Pool>>,
+    pub interpreter: OnceLock<&'static Interpreter>,
 }
 
 #[derive(Default)]
@@ -67,6 +68,7 @@ impl Inbox {
             out,
             segments,
             pool: OnceLock::new(),
+            interpreter: OnceLock::new(),
         })
     }
 
@@ -193,6 +195,14 @@ impl Inbox {
                 let (id, deadline) = (fields.u64()?, fields.u64()?);
                 let start = Start::new(self, Some(Arc::clone(pool)), id, Body::new(fields.0)?);
                 pool.start(pool.ticket(start, crate::left(deadline))).map_err(|_| Malformed)
+            }
+            incoming::ANSWER => {
+                let number = fields.u64()?;
+                let answer = Answered::new(fields.0)?;
+                if let Some(interpreter) = self.interpreter.get() {
+                    interpreter.questions.answer(number, Box::new(answer));
+                }
+                Ok(())
             }
             _ => Err(Malformed),
         }

@@ -86,6 +86,7 @@ impl Process {
         let interpreter = boot::settle(py, &config.facts, Box::new(Worker(inbox)))?;
         let pool = Arc::new(Pool::open(interpreter, config.limits));
         let _ = inbox.pool.set(Arc::clone(&pool));
+        let _ = inbox.interpreter.set(interpreter);
         Ok(Process { interpreter, inbox, pool })
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use py_core::convert::{self, Read, SHARED_FROM, Token, Verb, Write, from_python};
 use py_core::wire::Leader;
-use py_core::{Canceller, Fault, Interpreter, Kind, Outcome, Pool, Source, Wire};
+use py_core::{Answer as AnswerToPython, Canceller, Fault, Interpreter, Kind, Outcome, Pool, Source, Wire};
 use py_shared::Lane;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -280,6 +280,12 @@ impl Wire for Request {
         self.answer.tell(&Frame::new(outgoing::GIVEN_BACK).u64(self.answer.id));
     }
 
+    fn lingers(&self) {
+        if let Some(lane) = self.answer.leave_lane() {
+            lane.decline();
+        }
+    }
+
     fn awaits(&self) {
         self.answer.tell(&Frame::new(outgoing::AWAITS).u64(self.answer.id));
     }
@@ -375,6 +381,25 @@ fn text(reader: &mut Reader<'_>) -> Option<String> {
     match reader.next() {
         Token::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
         _ => None,
+    }
+}
+
+/// What the BEAM answers Python code: the one element of a tuple.
+pub struct Answered {
+    term: Vec<u8>,
+    marks: Vec<(usize, Mark)>,
+}
+
+impl Answered {
+    pub fn new(bytes: &[u8]) -> Result<Self, Malformed> {
+        let term = bytes.strip_prefix(&[VERSION]).ok_or(Malformed)?;
+        Ok(Answered { term: term.to_vec(), marks: Document::new(term)?.marks })
+    }
+}
+
+impl AnswerToPython for Answered {
+    fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Bound<'py, PyAny>, Fault> {
+        convert::value(py, interpreter, &mut Reader::new(&self.term, &self.marks, &ATOMS, None))
     }
 }
 

@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
-from erlang._exceptions import Cancelled, DecodeError, EncodeError
+from erlang._callbacks import acall, call
+from erlang._exceptions import Cancelled, DecodeError, ElixirError, EncodeError
 from erlang._messages import send
 from erlang._terms import Atom, Pid, Port, Ref
 
-__all__ = ["Atom", "Cancelled", "DecodeError", "EncodeError", "Pid", "Port", "Ref", "send"]
+__all__ = [
+    "Atom",
+    "Cancelled",
+    "DecodeError",
+    "ElixirError",
+    "EncodeError",
+    "Pid",
+    "Port",
+    "Ref",
+    "acall",
+    "call",
+    "send",
+]
+
+
+def __getattr__(name: str) -> object:
+    """A registered Elixir function: `erlang.name(...)`, `from erlang import name`."""
+    from erlang._callbacks import function
+
+    return function(name)

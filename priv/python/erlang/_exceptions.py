@@ -13,6 +13,26 @@ class Cancelled(BaseException):
     __module__ = "erlang"
 
 
+class ElixirError(Exception):
+    """An Elixir function that Python called raised, threw or exited.
+
+    `kind` is "error", "throw" or "exit", `type` the exception's module, `reason` its message, and
+    `stacktrace` Elixir's own, as text.
+    """
+
+    __module__ = "erlang"
+
+    def __init__(self, kind: str, reason: str, stacktrace: str = "", type: str = "") -> None:
+        super().__init__(kind, reason, stacktrace, type)
+        self.kind = kind
+        self.reason = reason
+        self.stacktrace = stacktrace
+        self.type = type or kind
+
+    def __str__(self) -> str:
+        return f"({self.type}) {self.reason}"
+
+
 class EncodeError(ValueError):
     """An Elixir value has no Python value."""
 

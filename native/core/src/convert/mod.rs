@@ -17,7 +17,7 @@ use pyo3::{Py, PyAny, PyResult};
 pub use from_python::{Number, from_python, is_plain, number};
 #[cfg(not(feature = "limited"))]
 pub use quick::{FEW, Plain, quick};
-pub use request::{Verb, request, subject};
+pub use request::{Verb, request, subject, value};
 
 pub use crate::ffi::View;
 use crate::wire::{Fault, Kind};

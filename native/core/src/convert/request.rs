@@ -56,6 +56,17 @@ pub fn request<'py, R: Read>(
     }
 }
 
+/// Reads one value, the answer to a question of Python code.
+pub fn value<'py, R: Read>(
+    py: Python<'py>,
+    interpreter: &Interpreter,
+    reader: &mut R,
+) -> Result<Bound<'py, PyAny>, Fault> {
+    Decoder::new(py, interpreter, reader)
+        .next()
+        .map_err(|refusal| refusal.into_fault(Kind::Encode, "the answer"))
+}
+
 struct Parts<'py, 'a, R>(Decoder<'py, 'a, R>);
 
 impl<'py, R: Read> Parts<'py, '_, R> {

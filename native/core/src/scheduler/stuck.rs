@@ -50,6 +50,10 @@ impl Scheduler {
             pools.iter_mut().for_each(|pool| pool.stuck = 0);
             for runner in runners.iter_mut().filter(|runner| !runner.retired) {
                 let mut doing = runner.desk.lock();
+                // It has no place that could be given away, and hears of its end at once.
+                if doing.suspended {
+                    continue;
+                }
                 let Some(current) = doing.current.as_ref().filter(|current| current.is_settled()) else {
                     continue;
                 };

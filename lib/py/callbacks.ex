@@ -1,0 +1,244 @@
+defmodule Py.Callbacks do
+  @moduledoc false
+
+  # Hears what Python code asks the node, and has each question answered by a process of its own, in the name of whoever
+  # made the call: with its group leader, its Logger metadata and its `$callers`. The process ends with the question.
+
+  use GenServer
+
+  alias Py.Native
+  alias Py.Worker.Frame
+
+  @names __MODULE__.Names
+
+  @typedoc "Where an answer goes: to a Python thread of the node, or to one of a worker process."
+  @type asker :: {:node, non_neg_integer} | {:worker, pid, port, non_neg_integer}
+
+  @spec start_link(term) :: GenServer.on_start()
+  def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
+
+  @doc "Gives a function a name, in place of what had it before; with an owner for as long as that lives."
+  @spec register(String.t(), function | {module, atom}, pid | nil) :: :ok
+  def register(name, function, owner),
+    do: GenServer.call(__MODULE__, {:register, name, function, owner}, :infinity)
+
+  @spec unregister(String.t()) :: :ok
+  def unregister(name), do: GenServer.call(__MODULE__, {:unregister, name}, :infinity)
+
+  # --- the process --------------------------------------------------------------------------------
+
+  @impl true
+  def init(nil) do
+    :ets.new(@names, [:named_table, read_concurrency: true])
+    abandon_questions()
+    # By question the process that answers, by its monitor the question, by an owner's monitor its name.
+    {:ok, %{answering: %{}, questions: %{}, owners: %{}}}
+  end
+
+  # Those that were asked before the process that heard them was restarted. Without a Python there are none.
+  defp abandon_questions do
+    Native.abandon_questions()
+  rescue
+    ErlangError -> :ok
+  end
+
+  @impl true
+  def handle_call({:register, name, function, owner}, _from, state) do
+    state = forget_name(name, state)
+    monitor = owner && Process.monitor(owner)
+    :ets.insert(@names, {name, function, monitor})
+    owners = if monitor, do: Map.put(state.owners, monitor, name), else: state.owners
+    {:reply, :ok, %{state | owners: owners}}
+  end
+
+  def handle_call({:unregister, name}, _from, state),
+    do: {:reply, :ok, forget_name(name, state)}
+
+  defp forget_name(name, state) do
+    case :ets.take(@names, name) do
+      [{^name, _function, monitor}] when monitor != nil ->
+        Process.demonitor(monitor, [:flush])
+        %{state | owners: Map.delete(state.owners, monitor)}
+
+      _none_or_no_owner ->
+        state
+    end
+  end
+
+  @impl true
+  def handle_info({:py_ask, number, caller, what}, state) when is_integer(number),
+    do: {:noreply, ask({:node, number}, caller, what, state)}
+
+  def handle_info({:py_ask, {:worker, _board, _port, _number} = asker, caller, what}, state),
+    do: {:noreply, ask(asker, caller, what, state)}
+
+  def handle_info({:py_forget, number}, state) when is_integer(number),
+    do: {:noreply, forget({:node, number}, state)}
+
+  def handle_info({:py_forget, asker}, state), do: {:noreply, forget(asker, state)}
+
+  def handle_info({:DOWN, monitor, :process, _pid, reason}, state)
+      when is_map_key(state.questions, monitor) do
+    {asker, questions} = Map.pop!(state.questions, monitor)
+    if reason != :normal, do: answer(asker, died(reason))
+    {:noreply, %{state | questions: questions, answering: Map.delete(state.answering, asker)}}
+  end
+
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state) do
+    case state.owners do
+      %{^monitor => name} -> {:noreply, forget_name(name, state)}
+      _answered -> {:noreply, state}
+    end
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp ask(asker, caller, what, state) do
+    {pid, monitor} = spawn_monitor(fn -> serve(asker, caller, what) end)
+
+    %{
+      state
+      | answering: Map.put(state.answering, asker, {pid, monitor}),
+        questions: Map.put(state.questions, monitor, asker)
+    }
+  end
+
+  # Nobody waits for it any more.
+  defp forget(asker, state) do
+    case Map.pop(state.answering, asker) do
+      {{pid, monitor}, answering} ->
+        Process.demonitor(monitor, [:flush])
+        Process.exit(pid, :kill)
+        %{state | answering: answering, questions: Map.delete(state.questions, monitor)}
+
+      {nil, _answering} ->
+        state
+    end
+  end
+
+  # --- the process of one question ----------------------------------------------------------------
+
+  defp serve(asker, caller, {leader, what}) do
+    Process.group_leader(self(), leader)
+    in_the_name_of(caller)
+    answer(asker, perform(what))
+  end
+
+  defp in_the_name_of(caller) when is_pid(caller) and node(caller) == node() do
+    case Process.info(caller, :dictionary) do
+      {:dictionary, dictionary} ->
+        Process.put(:"$callers", [caller | Keyword.get(dictionary, :"$callers", [])])
+        metadata = Keyword.get(dictionary, :"$logger_metadata$")
+        if metadata, do: Process.put(:"$logger_metadata$", metadata)
+
+      nil ->
+        Process.put(:"$callers", [caller])
+    end
+  end
+
+  defp in_the_name_of(caller) when is_pid(caller), do: Process.put(:"$callers", [caller])
+  defp in_the_name_of(_unknown), do: :ok
+
+  defp perform({:has, name}), do: {:ok, :ets.member(@names, name)}
+
+  defp perform({:call, name, arguments, keywords}) do
+    case :ets.lookup(@names, name) do
+      [{^name, function, _owner}] -> apply_to(function, name, arguments, keywords)
+      [] -> {:error, {:attribute, "no Elixir function is registered as #{inspect(name)}"}}
+    end
+  end
+
+  defp apply_to(function, name, arguments, keywords) do
+    with {:ok, arguments} <- with_keywords(arguments, keywords, name),
+         :ok <- check_arity(function, name, arguments, keywords) do
+      {:ok, run(function, arguments)}
+    end
+  catch
+    kind, reason -> {:error, {:raised, describe(kind, reason, __STACKTRACE__)}}
+  end
+
+  defp run({module, function}, arguments), do: apply(module, function, arguments)
+  defp run(function, arguments), do: apply(function, arguments)
+
+  defp with_keywords(arguments, keywords, _name) when keywords == %{}, do: {:ok, arguments}
+
+  defp with_keywords(arguments, keywords, name) do
+    {:ok, arguments ++ [for({key, value} <- keywords, do: {String.to_existing_atom(key), value})]}
+  rescue
+    # Names come from Python: none of them becomes an atom.
+    ArgumentError ->
+      {:error, {:type, "#{name}() got a keyword that no Elixir code has: #{unknown(keywords)}"}}
+  end
+
+  defp unknown(keywords) do
+    keywords |> Map.keys() |> Enum.reject(&existing?/1) |> Enum.map_join(", ", &inspect/1)
+  end
+
+  defp existing?(name) do
+    is_atom(String.to_existing_atom(name))
+  rescue
+    ArgumentError -> false
+  end
+
+  defp check_arity(function, name, arguments, keywords) do
+    given = length(arguments)
+
+    if given in arities(function) do
+      :ok
+    else
+      takes = function |> arities() |> Enum.map_join(" or ", &Integer.to_string/1)
+
+      counted =
+        if keywords == %{},
+          do: "#{given} were given",
+          else: "#{given} were given, keywords counting as one"
+
+      {:error, {:type, "#{name}() takes #{takes} arguments, and #{counted}"}}
+    end
+  end
+
+  defp arities({module, function}) do
+    Code.ensure_loaded(module)
+    for {^function, arity} <- module.module_info(:exports), do: arity
+  end
+
+  defp arities(function), do: [:erlang.fun_info(function, :arity) |> elem(1)]
+
+  defp describe(kind, reason, stacktrace) do
+    normal = Exception.normalize(kind, reason, stacktrace)
+
+    %{
+      kind: Atom.to_string(kind),
+      reason: reason_text(kind, normal),
+      type: type_text(kind, normal),
+      stacktrace: Exception.format_stacktrace(stacktrace)
+    }
+  end
+
+  defp reason_text(:error, exception), do: Exception.message(exception)
+  defp reason_text(_kind, reason), do: inspect(reason)
+
+  defp type_text(:error, %module{}), do: inspect(module)
+  defp type_text(kind, _reason), do: Atom.to_string(kind)
+
+  defp died(reason) do
+    {:error,
+     {:raised,
+      %{
+        kind: "exit",
+        reason: "the process that ran the function ended: #{inspect(reason)}",
+        type: "exit",
+        stacktrace: ""
+      }}}
+  end
+
+  # --- answers ------------------------------------------------------------------------------------
+
+  @spec answer(asker, {:ok, term} | {:error, term}) :: term
+  defp answer({:node, number}, answer) do
+    with :large <- Native.answer(number, {answer}), do: Native.answer_large(number, {answer})
+  end
+
+  defp answer({:worker, board, port, number}, answer),
+    do: send(board, {:py_answer, port, Frame.answer(number, answer)})
+end

@@ -1,0 +1,193 @@
+//! Questions of Python code to the BEAM: the thread that asks waits, and others take its place.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::interpreter::{Interpreter, lock};
+use crate::ticket::Ticket;
+use crate::wire::{Address, Fault, Inbox};
+
+/// The process that hears them.
+const DISPATCHER: &str = "Elixir.Py.Callbacks";
+
+/// An answer, as the wire brought it. It is read by the thread that asked.
+pub trait Answer: Send {
+    fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Bound<'py, PyAny>, Fault>;
+}
+
+#[derive(Default)]
+pub struct Questions {
+    last: AtomicU64,
+    open: Mutex<HashMap<u64, Arc<Question>>>,
+}
+
+struct Question {
+    /// The request that asks, if it is known.
+    ticket: Option<Arc<Ticket>>,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// The same for the main thread of a process, which waits at its inbox.
+    woken: AtomicBool,
+    inbox: Option<&'static dyn Inbox>,
+}
+
+#[derive(Default)]
+struct State {
+    answer: Option<Box<dyn Answer>>,
+    is_over: bool,
+}
+
+impl Questions {
+    /// Hands an answer to who waits for it, if somebody does.
+    pub fn answer(&self, number: u64, answer: Box<dyn Answer>) {
+        if let Some(question) = lock(&self.open).remove(&number) {
+            question.change(|state| state.answer = Some(answer));
+        }
+    }
+
+    /// Ends what a request asks: it is settled.
+    pub fn interrupt(&self, ticket: &Arc<Ticket>) {
+        for question in lock(&self.open).values() {
+            if question.ticket.as_ref().is_some_and(|asks| Arc::ptr_eq(asks, ticket)) {
+                question.change(|state| state.is_over = true);
+            }
+        }
+    }
+
+    /// Ends all there are: who would answer has lost them.
+    pub fn abandon(&self) {
+        for (_, question) in lock(&self.open).drain() {
+            question.change(|state| state.is_over = true);
+        }
+    }
+
+    fn open(&self, ticket: Option<Arc<Ticket>>, inbox: Option<&'static dyn Inbox>) -> (u64, Arc<Question>) {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let question = Arc::new(Question {
+            ticket,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            woken: AtomicBool::new(false),
+            inbox,
+        });
+        lock(&self.open).insert(number, Arc::clone(&question));
+        (number, question)
+    }
+
+    /// True where the question was still open.
+    fn close(&self, number: u64) -> bool {
+        lock(&self.open).remove(&number).is_some()
+    }
+}
+
+impl Question {
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut lock(&self.state));
+        self.woken.store(true, Ordering::SeqCst);
+        match self.inbox {
+            Some(inbox) => inbox.wake(),
+            None => self.changed.notify_all(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.ticket.as_ref().is_some_and(|ticket| ticket.is_settled())
+    }
+
+    /// The answer; none where nobody is to wait for one any more.
+    fn wait(&self) -> Option<Box<dyn Answer>> {
+        match self.inbox {
+            Some(inbox) => self.wait_at(inbox),
+            None => self.wait_here(),
+        }
+    }
+
+    fn wait_here(&self) -> Option<Box<dyn Answer>> {
+        let waits = |state: &mut State| state.answer.is_none() && !state.is_over && !self.is_over();
+        let state = self.changed.wait_while(lock(&self.state), waits);
+        state.unwrap_or_else(std::sync::PoisonError::into_inner).answer.take()
+    }
+
+    /// The same on the main thread of a process, which has to see to what comes meanwhile.
+    fn wait_at(&self, inbox: &dyn Inbox) -> Option<Box<dyn Answer>> {
+        loop {
+            {
+                let mut state = lock(&self.state);
+                if state.answer.is_some() || state.is_over || self.is_over() {
+                    return state.answer.take();
+                }
+            }
+            inbox.wait(&self.woken);
+        }
+    }
+}
+
+/// `ask(what)`: asks the dispatcher, and waits for its answer.
+pub fn ask<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    arguments: &[Bound<'py, PyAny>],
+) -> PyResult<Bound<'py, PyAny>> {
+    let [kind, what] = arguments else {
+        return Err(PyTypeError::new_err("ask(kind, what) takes two arguments"));
+    };
+    if interpreter.gate.is_caller_inline() {
+        return Err(PyRuntimeError::new_err(
+            "a call with inline: true runs on a scheduler of the VM, which cannot wait: call this function without it",
+        ));
+    }
+    let runner = crate::runner::here();
+    let ticket = runner.and_then(|runner| interpreter.scheduler.ticket_of(runner));
+    if let Some(ticket) = &ticket {
+        ticket.wire().lingers();
+    }
+    let caller = interpreter.caller(py, ticket.as_deref())?;
+    let inbox = runner.and_then(|runner| interpreter.scheduler.inbox_of(runner));
+    let (number, question) = interpreter.questions.open(ticket, inbox);
+    let told = tell(interpreter, py, kind, number, caller, what);
+    if let Err(error) = told {
+        interpreter.questions.close(number);
+        return Err(error);
+    }
+    let suspended = interpreter.scheduler.suspend(runner);
+    let answer = crate::runner::wait_outside(py, interpreter, || question.wait());
+    drop(suspended);
+    match answer {
+        Some(answer) => answer.read(py, interpreter).map_err(|fault| PyTypeError::new_err(fault.message)),
+        None => Err(given_up(interpreter, py, number, &question)),
+    }
+}
+
+/// Nobody waits for the answer any more: whoever works at it need not.
+fn given_up(interpreter: &'static Interpreter, py: Python<'_>, number: u64, question: &Question) -> PyErr {
+    interpreter.questions.close(number);
+    if !question.is_over() {
+        return PyRuntimeError::new_err("the process that answers was restarted; ask again");
+    }
+    // Without Python: the signal that ends the request may come in between.
+    interpreter.host.forget(number);
+    interpreter.hooks.cancelled.bind(py).call0().map_or_else(|error| error, PyErr::from_value)
+}
+
+fn tell<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    kind: &Bound<'py, PyAny>,
+    number: u64,
+    caller: Bound<'py, PyAny>,
+    what: &Bound<'py, PyAny>,
+) -> PyResult<()> {
+    let message =
+        PyTuple::new(py, [kind.clone(), number.into_pyobject(py)?.into_any(), caller, what.clone()])?;
+    let dispatcher = Address::Name(DISPATCHER);
+    match interpreter.host.send(interpreter, dispatcher, &message.into_any()) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(PyRuntimeError::new_err("nobody is there to answer: the node is stopping")),
+        Err(fault) => Err(PyTypeError::new_err(fault.message)),
+    }
+}

@@ -1,0 +1,58 @@
+"""Elixir functions that Python code calls."""
+
+from __future__ import annotations
+
+import _erlang
+from erlang._exceptions import ElixirError
+from erlang._output import current_leader
+from erlang._terms import Atom
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Answer = tuple[Atom, object]
+
+_ASK = Atom("py_ask")
+_CALL, _HAS = Atom("call"), Atom("has")
+_RAISED, _ATTRIBUTE = "raised", "attribute"
+
+
+def call(name: str, /, *args: object, **kwargs: object) -> object:
+    """Call the Elixir function that is registered under `name`, and wait for what it returns."""
+    if not isinstance(name, str):
+        raise TypeError(f"call() expects the name of a function (str), got {type(name).__qualname__}")
+    tag, value = _ask((_CALL, str(name), list(args), kwargs))
+    if tag == "ok":
+        return value
+    raise _error(*value)
+
+
+async def acall(name: str, /, *args: object, **kwargs: object) -> object:
+    """The same in a coroutine: the event loop goes on meanwhile."""
+    import asyncio
+
+    return await asyncio.to_thread(call, name, *args, **kwargs)
+
+
+def function(name: str) -> Callable[..., object]:
+    """The function of that name; an AttributeError where there is none."""
+    if name.startswith("_") or not _ask((_HAS, name))[1]:
+        raise AttributeError(f"module 'erlang' has no attribute {name!r}, and no Elixir function is registered as {name!r}")
+
+    def registered(*args: object, **kwargs: object) -> object:
+        return call(name, *args, **kwargs)
+
+    registered.__name__ = registered.__qualname__ = name
+    registered.__module__ = "erlang"
+    return registered
+
+
+def _ask(what: tuple[object, ...]) -> tuple[str, object]:
+    return _erlang.ask(_ASK, (current_leader(), what))
+
+
+def _error(kind: str, what: object) -> Exception:
+    if kind == _RAISED:
+        return ElixirError(what["kind"], what["reason"], what["stacktrace"], what["type"])
+    return AttributeError(what) if kind == _ATTRIBUTE else TypeError(what)

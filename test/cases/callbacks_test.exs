@@ -1,0 +1,248 @@
+defmodule Py.Cases.CallbacksTest do
+  # CASES.md 55 to 66 with functions that are registered: Python calls Elixir.
+  use Py.Case, on: [:thread, :process]
+
+  import ExUnit.CaptureIO
+
+  require Logger
+
+  @moduletag :capture_log
+
+  setup context do
+    name = "f#{System.unique_integer([:positive])}"
+    on_exit(fn -> Py.unregister(name) end)
+    Map.put(context, :name, name)
+  end
+
+  defp register(%{name: name}, function), do: :ok = Py.register(name, function)
+
+  # Calls the registered function from Python, with these arguments as Python writes them.
+  defp from_python(%{name: name, pool: pool}, arguments, options \\ []) do
+    eval(pool, "import erlang\nerlang.#{name}(#{arguments})", %{}, options)
+  end
+
+  test "arguments and results of all kinds", %{pool: pool, name: name} = context do
+    register(context, & &1)
+
+    for value <- [nil, true, 1, 1.5, "text", [1, [2]], {1, "a"}, %{"a" => 1}, ~D[2024-01-02], self(), :atom, []] do
+      assert eval(pool, "import erlang\nerlang.call(name, value)", %{name: name, value: value}) == {:ok, value}
+    end
+
+    large = Enum.to_list(1..50_000)
+    assert eval(pool, "import erlang\nerlang.call(name, value)", %{name: name, value: large}) == {:ok, large}
+    text = String.duplicate("x", 300_000)
+    assert eval(pool, "import erlang\nerlang.call(name, value)", %{name: name, value: text}) == {:ok, text}
+  end
+
+  test "by name, as an attribute and imported", %{pool: pool, name: name} = context do
+    register(context, fn a, b -> a - b end)
+    assert eval(pool, "import erlang\nerlang.call('#{name}', 5, 3)") == {:ok, 2}
+    assert eval(pool, "import erlang\nerlang.#{name}(5, 3)") == {:ok, 2}
+    assert eval(pool, "from erlang import #{name}\n#{name}(5, 3)") == {:ok, 2}
+    assert eval(pool, "from erlang import #{name}\n#{name}.__name__") == {:ok, name}
+    assert eval(pool, "import erlang\nhasattr(erlang, '#{name}')") == {:ok, true}
+    Py.unregister(name)
+    assert eval(pool, "import erlang\nhasattr(erlang, '#{name}')") == {:ok, false}
+    assert %{type: "AttributeError"} = error(eval(pool, "import erlang\nerlang.call('#{name}', 5, 3)"))
+    assert %{type: "ImportError"} = error(eval(pool, "from erlang import #{name}"))
+  end
+
+  test "keywords, and arguments that do not fit", context do
+    register(context, fn a, options -> {a, Enum.sort(options)} end)
+    assert from_python(context, "1, timeout=2, name='x'") == {:ok, {1, [name: "x", timeout: 2]}}
+    wrong = error(from_python(context, "1"))
+    assert wrong.type == "TypeError"
+    assert wrong.message == "#{context.name}() takes 2 arguments, and 1 were given"
+    no_atom = error(from_python(context, "1, surely_no_atom_of_this_name=2"))
+    assert no_atom.type == "TypeError"
+    assert no_atom.message =~ "surely_no_atom_of_this_name"
+    assert_raise ArgumentError, fn -> String.to_existing_atom("surely_no_atom_" <> "of_this_name") end
+    assert error(from_python(context, "object()")).type == "TypeError"
+    assert error(from_python(context, "erlang.Atom('no atom of this' + ' name')")).type == "TypeError"
+  end
+
+  test "a module and the name of a function in it", context do
+    register(context, {String, :pad_leading})
+    assert from_python(context, "'7', 3") == {:ok, "  7"}
+    assert from_python(context, "'7', 3, ['0']") == {:ok, "007"}
+    assert error(from_python(context, "")).message =~ "takes 2 or 3 arguments"
+  end
+
+  test "what it raises, throws or exits with is an exception in Python", %{pool: pool} = context do
+    register(context, fn
+      "raise" -> raise ArgumentError, "no such thing"
+      "throw" -> throw(:ball)
+      "exit" -> exit({:shutdown, 3})
+      "kill" -> Process.exit(self(), :kill)
+      "function" -> fn -> 1 end
+    end)
+
+    raised = error(from_python(context, "'raise'"))
+    assert {raised.type, raised.module} == {"ElixirError", "erlang"}
+    assert raised.message == "(ArgumentError) no such thing"
+    assert error(from_python(context, "'throw'")).message == "(throw) :ball"
+    assert error(from_python(context, "'exit'")).message == "(exit) {:shutdown, 3}"
+    assert error(from_python(context, "'kill'")).message =~ "ended: :killed"
+    assert error(from_python(context, "'function'")).type == "TypeError"
+
+    code = """
+    import erlang
+    try:
+        erlang.#{context.name}("raise")
+    except erlang.ElixirError as error:
+        caught = [error.kind, error.type, error.reason, "callbacks_test.exs" in error.stacktrace]
+    caught
+    """
+
+    assert eval(pool, code) == {:ok, ["error", "ArgumentError", "no such thing", true]}
+  end
+
+  test "it runs in a process of its own, in the name of the caller", context do
+    Logger.metadata(request: "r1")
+
+    register(context, fn ->
+      IO.puts("printed by the function")
+      {self() == context[:test_pid], Process.get(:"$callers"), Logger.metadata()[:request]}
+    end)
+
+    me = self()
+    printed = capture_io(fn -> send(me, from_python(context, "")) end)
+    assert printed == "printed by the function\n"
+    assert_received {:ok, {false, [^me | _], "r1"}}
+  end
+
+  @tag pool: [size: 1]
+  test "to any depth, into the same pool", %{pool: pool} = context do
+    register(context, fn
+      0 -> 0
+      n -> 1 + Py.eval!("import erlang\nerlang.#{context.name}(n)", %{n: n - 1}, on: pool)
+    end)
+
+    assert from_python(context, "30", timeout: 20_000) == {:ok, 30}
+    assert from_python(context, "3") == {:ok, 3}
+    assert_no_messages()
+  end
+
+  @tag pool: [size: 1]
+  test "while it runs its thread takes no place", %{pool: pool} = context do
+    me = self()
+
+    register(context, fn ->
+      send(me, {:runs, self()})
+      receive(do: (:go -> :gone))
+    end)
+
+    task = Task.async(fn -> from_python(context, "") end)
+    assert_receive {:runs, function}, 5_000
+    for n <- 1..20, do: assert(eval(pool, "n", %{n: n}) == {:ok, n})
+    send(function, :go)
+    assert Task.await(task) == {:ok, :gone}
+    assert eval(pool, "1") == {:ok, 1}
+  end
+
+  @tag pool: [size: 2]
+  test "it ends with the call that called it, however that ends", context do
+    me = self()
+
+    register(context, fn ->
+      send(me, {:runs, self()})
+      Process.sleep(:infinity)
+    end)
+
+    assert error(from_python(context, "", timeout: 100)).kind == :timeout
+    assert_receive {:runs, function}
+    eventually(fn -> not Process.alive?(function) end)
+
+    caller = spawn(fn -> from_python(context, "") end)
+    assert_receive {:runs, function}, 5_000
+    Process.exit(caller, :kill)
+    eventually(fn -> not Process.alive?(function) end)
+
+    future = Py.async_call(:erlang, :call, [context.name], on: context.pool)
+    assert_receive {:runs, function}, 5_000
+    assert Py.cancel(future) == :ok
+    eventually(fn -> not Process.alive?(function) end)
+    assert eval(context.pool, "1") == {:ok, 1}
+    eventually(fn -> match?(%{running: 0}, Py.Pool.info(context.pool)) end)
+  end
+
+  test "from threads, executors and coroutines", %{pool: pool, name: name} = context do
+    register(context, &(&1 * 2))
+
+    threads = """
+    import erlang, threading
+    from concurrent.futures import ThreadPoolExecutor
+    found = []
+    thread = threading.Thread(target=lambda: found.append(erlang.#{name}(1)))
+    thread.start(); thread.join()
+    with ThreadPoolExecutor(4) as executor:
+        found += executor.map(erlang.#{name}, range(2, 20))
+    found
+    """
+
+    assert eval(pool, threads) == {:ok, Enum.map(1..19, &(&1 * 2))}
+    awaited = "import asyncio, erlang\nawait asyncio.gather(*(erlang.acall('#{name}', n) for n in range(20)))"
+    assert eval(pool, awaited) == {:ok, Enum.map(0..19, &(&1 * 2))}
+  end
+
+  test "many at once, each exactly once", %{pool: pool} = context do
+    counter = :counters.new(1, [])
+
+    register(context, fn n ->
+      :counters.add(counter, 1, 1)
+      n + 1
+    end)
+
+    code = "import erlang\n[erlang.#{context.name}(n) for n in range(50)]"
+    expected = {:ok, Enum.to_list(1..50)}
+    tasks = for _ <- 1..20, do: Task.async(fn -> eval(pool, code) end)
+    assert Enum.all?(Task.await_many(tasks, 30_000), &(&1 == expected))
+    assert :counters.get(counter, 1) == 1_000
+  end
+
+  test "the name goes with its owner", %{pool: pool, name: name} do
+    owner = spawn(fn -> Process.sleep(:infinity) end)
+    Py.register(name, fn -> 1 end, owner: owner)
+    has = "import erlang\nhasattr(erlang, '#{name}')"
+    assert eval(pool, has) == {:ok, true}
+    Process.exit(owner, :kill)
+    eventually(fn -> eval(pool, has) == {:ok, false} end)
+    Py.register(name, fn -> 2 end, owner: owner)
+    eventually(fn -> eval(pool, has) == {:ok, false} end)
+  end
+
+  @tag on: [:thread]
+  test "a call inline says that it cannot wait", %{pool: pool, name: name} = context do
+    register(context, fn -> 1 end)
+    exec(pool, "import erlang")
+
+    for _ <- 1..20 do
+      case Py.call(:erlang, :call, [name], on: pool, inline: true) do
+        {:ok, 1} -> :ok
+        refused -> assert error(refused).message =~ "inline: true"
+      end
+    end
+  end
+
+  @tag on: [:process], pool: [size: 1]
+  test "the worker dies while it waits", %{pool: pool} = context do
+    me = self()
+
+    register(context, fn os_pid ->
+      send(me, {:runs, self()})
+      System.cmd("kill", ["-9", "#{os_pid}"])
+      Process.sleep(200)
+      :too_late
+    end)
+
+    assert %{kind: :crashed} = error(from_python(context, "__import__('os').getpid()"))
+    assert eval(pool, "1", %{}, timeout: 10_000) == {:ok, 1}
+  end
+
+  test "names and functions that cannot be registered" do
+    assert_raise ArgumentError, ~r/letters, digits/, fn -> Py.register("a-b", fn -> 1 end) end
+    assert_raise ArgumentError, ~r/letters, digits/, fn -> Py.register("_private", fn -> 1 end) end
+    assert_raise ArgumentError, ~r/function or {module, name}/, fn -> Py.register("a", 1) end
+    assert_raise ArgumentError, ~r/owner: pid/, fn -> Py.register("a", fn -> 1 end, woner: self()) end
+  end
+end
