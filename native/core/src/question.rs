@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
+use py_patience::Patience;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -108,6 +109,8 @@ impl Question {
     }
 
     fn wait_here(&self) -> Option<Box<dyn Answer>> {
+        let mut patience = Patience::new();
+        while !self.woken.load(Ordering::Acquire) && !patience.is_over() {}
         let waits = |state: &mut State| state.answer.is_none() && !state.is_over && !self.is_over();
         let state = self.changed.wait_while(lock(&self.state), waits);
         state.unwrap_or_else(std::sync::PoisonError::into_inner).answer.take()
