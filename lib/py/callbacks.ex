@@ -141,6 +141,9 @@ defmodule Py.Callbacks do
 
   defp perform({:has, name}), do: {:ok, :ets.member(@names, name)}
 
+  defp perform({:call, function, arguments, keywords}) when is_function(function),
+    do: apply_to(function, inspect(function), arguments, keywords)
+
   defp perform({:call, name, arguments, keywords}) do
     case :ets.lookup(@names, name) do
       [{^name, function, _owner}] -> apply_to(function, name, arguments, keywords)

@@ -239,6 +239,60 @@ defmodule Py.Cases.CallbacksTest do
     assert eval(pool, "1", %{}, timeout: 10_000) == {:ok, 1}
   end
 
+  describe "functions as arguments" do
+    test "are called by whatever takes a callable", %{pool: pool} do
+      names = ["ccc", "a", "bb"]
+      assert call(pool, :builtins, :sorted, [names], key: &String.length/1) == {:ok, ["a", "bb", "ccc"]}
+      assert call(pool, :functools, :reduce, [fn a, b -> a * b end, [1, 2, 3, 4]]) == {:ok, 24}
+      offset = 10
+      assert eval(pool, "list(map(f, range(3)))", %{f: &(&1 + offset)}) == {:ok, [10, 11, 12]}
+    end
+
+    test "come back as what they were", %{pool: pool} do
+      closure = fn n -> n + 1 end
+
+      for function <- [closure, &String.length/1, &Enum.map/2] do
+        assert eval(pool, "f", %{f: function}) == {:ok, function}
+        assert eval(pool, "[f, {'f': f}]", %{f: function}) == {:ok, [function, %{"f" => function}]}
+      end
+
+      big = Enum.to_list(1..20_000)
+      assert eval(pool, "f()", %{f: fn -> length(big) end}) == {:ok, 20_000}
+    end
+
+    test "get functions and give them", %{pool: pool} do
+      twice = fn f -> fn n -> f.(f.(n)) end end
+      assert eval(pool, "twice(inc)(5)", %{twice: twice, inc: &(&1 + 1)}) == {:ok, 7}
+    end
+
+    test "live as long as Python holds them", %{pool: pool} do
+      counter = :counters.new(1, [])
+      keep = "import builtins\nbuiltins.py_kept = f"
+      assert exec(pool, keep, %{f: fn -> :counters.add(counter, 1, 1) end}) == :ok
+      for _ <- 1..5, do: assert(eval(pool, "import builtins\nbuiltins.py_kept()") == {:ok, :ok})
+      assert :counters.get(counter, 1) == 5
+      assert exec(pool, "import builtins\ndel builtins.py_kept") == :ok
+    end
+
+    test "say what is wrong with a call", %{pool: pool} do
+      wrong = error(eval(pool, "f(1, 2)", %{f: fn _ -> 1 end}))
+      assert wrong.type == "TypeError"
+      assert wrong.message =~ "takes 1 arguments, and 2 were given"
+      assert error(eval(pool, "f()", %{f: fn -> raise "no" end})).message == "(RuntimeError) no"
+      assert eval(pool, "f(1, key=2)", %{f: fn a, options -> {a, options} end}) == {:ok, {1, [key: 2]}}
+    end
+
+    test "cannot be made up in Python", %{pool: pool} do
+      external = :erlang.term_to_binary(&System.pid/0)
+      made = "import erlang\n"
+      assert error(eval(pool, made <> "type(f)(etf)", %{f: fn -> 1 end, etf: Py.bytes(external)})).type == "TypeError"
+      assert error(eval(pool, made <> "erlang.Pid(etf)", %{etf: Py.bytes(external)})).kind == :decode
+
+      assert %{type: "AttributeError"} =
+               error(eval(pool, "f._handle = 1", %{f: fn -> 1 end}))
+    end
+  end
+
   test "names and functions that cannot be registered" do
     assert_raise ArgumentError, ~r/letters, digits/, fn -> Py.register("a-b", fn -> 1 end) end
     assert_raise ArgumentError, ~r/letters, digits/, fn -> Py.register("_private", fn -> 1 end) end

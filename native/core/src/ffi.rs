@@ -768,28 +768,53 @@ native_function!(loop_returns, crate::natives::loop_returns);
 // ---------------------------------------------------------------------------------------------
 // Tickets that Python keeps for us
 
+const FUNCTION: &CStr = c"py.function";
+
+/// Wraps a function of the BEAM's, which only we unwrap.
+pub fn function_capsule<'py>(py: Python<'py>, etf: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    capsule(py, FUNCTION, etf.to_vec())
+}
+
+pub fn capsule_function(capsule: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
+    // SAFETY: PyCapsule_GetPointer checks type and name; a capsule of that name holds a box with bytes.
+    unsafe {
+        let pointer = ffi::PyCapsule_GetPointer(capsule.as_ptr(), FUNCTION.as_ptr());
+        if pointer.is_null() {
+            ffi::PyErr_Clear();
+            return None;
+        }
+        Some((*pointer.cast::<Vec<u8>>()).clone())
+    }
+}
+
+/// A capsule that owns a value. Its name tells what type that is.
+fn capsule<'py, T>(py: Python<'py>, name: &'static CStr, value: T) -> PyResult<Bound<'py, PyAny>> {
+    unsafe extern "C" fn release<T>(capsule: *mut ffi::PyObject) {
+        // SAFETY: only capsules of the function around this have this destructor, and it runs once; the
+        // pointer is asked for by the name that the capsule has.
+        unsafe {
+            let pointer = ffi::PyCapsule_GetPointer(capsule, ffi::PyCapsule_GetName(capsule));
+            if !pointer.is_null() {
+                drop(Box::from_raw(pointer.cast::<T>()));
+            }
+        }
+    }
+    let pointer = Box::into_raw(Box::new(value)).cast::<c_void>();
+    // SAFETY: the pointer is not null; the capsule owns the box, which `release` takes.
+    unsafe {
+        let capsule = ffi::PyCapsule_New(pointer, name.as_ptr(), Some(release::<T>));
+        if capsule.is_null() {
+            drop(Box::from_raw(pointer.cast::<T>()));
+        }
+        Bound::from_owned_ptr_or_err(py, capsule)
+    }
+}
+
 const TICKET: &CStr = c"py.ticket";
 
 /// Wraps a ticket for the event loop to hold. If it is dropped unfinished, so is the ticket.
 pub fn ticket_capsule<'py>(py: Python<'py>, ticket: Arc<Ticket>) -> PyResult<Bound<'py, PyAny>> {
-    unsafe extern "C" fn release(capsule: *mut ffi::PyObject) {
-        // SAFETY: only capsules of `ticket_capsule` have this destructor, and it runs once.
-        unsafe {
-            let pointer = ffi::PyCapsule_GetPointer(capsule, TICKET.as_ptr());
-            if !pointer.is_null() {
-                drop(Box::from_raw(pointer.cast::<Arc<Ticket>>()));
-            }
-        }
-    }
-    let pointer = Box::into_raw(Box::new(ticket)).cast::<c_void>();
-    // SAFETY: the pointer is not null; the capsule owns the box, which `release` takes.
-    unsafe {
-        let capsule = ffi::PyCapsule_New(pointer, TICKET.as_ptr(), Some(release));
-        if capsule.is_null() {
-            drop(Box::from_raw(pointer.cast::<Arc<Ticket>>()));
-        }
-        Bound::from_owned_ptr_or_err(py, capsule)
-    }
+    capsule(py, TICKET, ticket)
 }
 
 pub fn capsule_ticket(capsule: &Bound<'_, PyAny>) -> PyResult<Arc<Ticket>> {

@@ -57,6 +57,7 @@ pub(crate) struct Hooks {
     pub(crate) pid: Py<PyType>,
     pub(crate) reference: Py<PyType>,
     pub(crate) port: Py<PyType>,
+    pub(crate) function: Py<PyType>,
     pub(crate) structure: Py<PyType>,
     pub(crate) cancelled: Py<PyAny>,
     pub(crate) from_struct: Py<PyAny>,
@@ -92,6 +93,7 @@ impl Hooks {
             pid: class("Pid")?,
             reference: class("Ref")?,
             port: class("Port")?,
+            function: py.import("erlang._callbacks")?.getattr("Function")?.cast_into::<PyType>()?.unbind(),
             structure: class("Struct")?,
             cancelled: py.import("erlang")?.getattr("Cancelled")?.unbind(),
             from_struct: types.getattr("from_struct")?.unbind(),
@@ -212,8 +214,19 @@ impl Interpreter {
             Opaque::Pid => &self.hooks.pid,
             Opaque::Reference => &self.hooks.reference,
             Opaque::Port => &self.hooks.port,
+            // Whoever has the bytes could have any function called: Python code has a handle.
+            Opaque::Function => {
+                return self.hooks.function.bind(py).call1((ffi::function_capsule(py, etf)?,));
+            }
         };
         class.bind(py).call1((PyBytes::new(py, etf),))
+    }
+
+    pub(crate) fn function_etf(&self, value: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
+        if !value.get_type().is(&self.hooks.function) {
+            return None;
+        }
+        ffi::capsule_function(&value.getattr("_handle").ok()?)
     }
 
     pub(crate) fn opaque_etf(&self, value: &Bound<'_, PyAny>) -> Option<Vec<u8>> {

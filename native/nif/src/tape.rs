@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use py_core::convert::refused::{BITSTRING, FUNCTION, IMPROPER, NOT_BINARY};
+use py_core::convert::refused::{BITSTRING, IMPROPER, NOT_BINARY};
 use py_core::convert::{Opaque, Read, Token, Verb};
 use rustler::{Binary, Term, TermType};
 use smallvec::SmallVec;
@@ -16,16 +16,17 @@ use crate::terms;
 pub struct Limits {
     bytes: usize,
     text: usize,
+    functions: bool,
 }
 
 /// On a scheduler, at first sight.
-pub const SMALL: Limits = Limits { bytes: 1024, text: 1024 };
+pub const SMALL: Limits = Limits { bytes: 1024, text: 1024, functions: false };
 
 /// On a scheduler that was told how many parts there are.
-pub const MEDIUM: Limits = Limits { bytes: 64 * 1024, text: 1024 };
+pub const MEDIUM: Limits = Limits { bytes: 64 * 1024, text: 1024, functions: false };
 
 /// On a dirty scheduler.
-pub const LARGE: Limits = Limits { bytes: usize::MAX, text: 16 * 1024 };
+pub const LARGE: Limits = Limits { bytes: usize::MAX, text: 16 * 1024, functions: true };
 
 /// Terms that nest deeper are not recorded: the recorder recurses, on a scheduler's stack.
 const DEPTH: usize = 500;
@@ -46,9 +47,10 @@ const REFERENCE: u8 = 12;
 const PORT: u8 = 13;
 const REFUSED: u8 = 14;
 const VIEW: u8 = 15;
+const FUNCTION: u8 = 16;
 
 /// Why a term is refused, by the number on the tape.
-const REFUSALS: [&str; 4] = [FUNCTION, IMPROPER, BITSTRING, NOT_BINARY];
+const REFUSALS: [&str; 3] = [IMPROPER, BITSTRING, NOT_BINARY];
 
 pub struct Tape {
     verb: Verb,
@@ -145,7 +147,9 @@ impl Recorder<'_> {
             TermType::Pid => self.text(PID, &terms::etf(term)),
             TermType::Ref => self.text(REFERENCE, &terms::etf(term)),
             TermType::Port => self.text(PORT, &terms::etf(term)),
-            TermType::Fun => self.refuse(FUNCTION),
+            // To write one may take long.
+            TermType::Fun if self.limits.functions => self.text(FUNCTION, &terms::etf(term)),
+            TermType::Fun => None,
             TermType::Unknown => self.refuse(BITSTRING),
         }
     }
@@ -280,6 +284,7 @@ impl Read for Player<'_> {
             PID => Token::Opaque(Opaque::Pid, self.text().to_vec()),
             REFERENCE => Token::Opaque(Opaque::Reference, self.text().to_vec()),
             PORT => Token::Opaque(Opaque::Port, self.text().to_vec()),
+            FUNCTION => Token::Opaque(Opaque::Function, self.text().to_vec()),
             REFUSED => Token::Refused(REFUSALS[self.count()]),
             tag => unreachable!("nobody records {tag}"),
         }

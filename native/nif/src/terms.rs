@@ -1,7 +1,7 @@
 //! Erlang terms as the tokens of the type table.
 
 use py_core::Interpreter;
-use py_core::convert::refused::{BITSTRING, FUNCTION, IMPROPER, NOT_BINARY};
+use py_core::convert::refused::{BITSTRING, IMPROPER, NOT_BINARY};
 use py_core::convert::{Opaque, Read, Token, Write};
 use pyo3::Py;
 use pyo3::types::PyBytes;
@@ -65,7 +65,7 @@ impl<'a> TermReader<'a> {
             TermType::Pid => Token::Opaque(Opaque::Pid, etf(term)),
             TermType::Ref => Token::Opaque(Opaque::Reference, etf(term)),
             TermType::Port => Token::Opaque(Opaque::Port, etf(term)),
-            TermType::Fun => Token::Refused(FUNCTION),
+            TermType::Fun => Token::Opaque(Opaque::Function, etf(term)),
             TermType::Unknown => Token::Refused(BITSTRING),
         }
     }
@@ -174,6 +174,9 @@ const SMALL_BIG_EXT: u8 = 110;
 const LARGE_BIG_EXT: u8 = 111;
 const ATOM_UTF8_EXT: u8 = 118;
 
+/// Tags of pids, references and ports.
+const OPAQUE: [u8; 7] = [88, 89, 90, 102, 103, 114, 120];
+
 pub fn etf(term: Term<'_>) -> Vec<u8> {
     term.to_binary().as_slice().to_vec()
 }
@@ -211,6 +214,8 @@ fn parts_left(term: Term<'_>, left: usize, depth: usize) -> Option<usize> {
             entries(term)
                 .try_fold(left, |left, (key, value)| parts_left(value, parts_left(key, left, depth)?, depth))
         }
+        // What it refers to cannot be counted.
+        TermType::Fun => None,
         _ => Some(left),
     }
 }
@@ -287,6 +292,10 @@ impl Write for TermWriter<'_> {
     }
 
     fn opaque(&mut self, etf: &[u8]) -> bool {
+        etf.get(1).is_some_and(|tag| OPAQUE.contains(tag)) && self.builder.push_etf(etf)
+    }
+
+    fn function(&mut self, etf: &[u8]) -> bool {
         self.builder.push_etf(etf)
     }
 

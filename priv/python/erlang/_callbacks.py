@@ -10,6 +10,7 @@ from erlang._terms import Atom
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
     Answer = tuple[Atom, object]
 
@@ -18,11 +19,34 @@ _CALL, _HAS = Atom("call"), Atom("has")
 _RAISED, _ATTRIBUTE = "raised", "attribute"
 
 
+class Function:
+    """An Elixir function that was passed to Python. The native side alone makes them."""
+
+    __slots__ = ("__weakref__", "_handle")
+    __module__ = "erlang"
+
+    def __init__(self, handle: object) -> None:
+        if type(handle).__name__ != "PyCapsule":
+            raise TypeError("functions come from Elixir, as arguments")
+        object.__setattr__(self, "_handle", handle)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("erlang.Function is immutable")
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Call it, and wait for what it returns."""
+        return _answer((_CALL, self, list(args), kwargs))
+
+
 def call(name: str, /, *args: object, **kwargs: object) -> object:
     """Call the Elixir function that is registered under `name`, and wait for what it returns."""
     if not isinstance(name, str):
         raise TypeError(f"call() expects the name of a function (str), got {type(name).__qualname__}")
-    tag, value = _ask((_CALL, str(name), list(args), kwargs))
+    return _answer((_CALL, str(name), list(args), kwargs))
+
+
+def _answer(what: tuple[object, ...]) -> object:
+    tag, value = _ask(what)
     if tag == "ok":
         return value
     raise _error(*value)

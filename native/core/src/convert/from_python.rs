@@ -101,6 +101,8 @@ impl<'py, W: Write> Encoder<'_, 'py, W> {
             Ok(())
         } else if let Some(etf) = self.interpreter.opaque_etf(value) {
             self.opaque(&etf)
+        } else if let Some(etf) = self.interpreter.function_etf(value) {
+            self.function(&etf)
         } else if self.interpreter.is_atom(value) {
             self.atom(value)
         } else if let Ok(text) = value.cast::<PyString>() {
@@ -202,6 +204,14 @@ impl<'py, W: Write> Encoder<'_, 'py, W> {
             Ok(())
         } else {
             Err(Refusal::new("a Pid, Ref or Port whose bytes are no Erlang term"))
+        }
+    }
+
+    fn function(&mut self, etf: &[u8]) -> Written {
+        if self.writer.function(etf) {
+            Ok(())
+        } else {
+            Err(Refusal::new("a function of a module that is not loaded any more"))
         }
     }
 

@@ -24,7 +24,6 @@ use crate::wire::{Fault, Kind};
 
 /// What is said of terms that have no value in Python.
 pub mod refused {
-    pub const FUNCTION: &str = "a function cannot be passed to Python yet";
     pub const IMPROPER: &str = "an improper list has no Python value; pass a proper list, or a tuple";
     pub const BITSTRING: &str = "a bitstring that is no binary has no Python value; pad it to whole bytes";
     pub const NOT_BINARY: &str = "Py.bytes/1 and Py.buffer/1 take a binary";
@@ -70,6 +69,8 @@ pub enum Opaque {
     Pid,
     Reference,
     Port,
+    /// Python calls it, and can make none itself.
+    Function,
 }
 
 pub trait Read {
@@ -110,8 +111,10 @@ pub trait Write {
         self.binary(view.as_slice());
     }
 
-    /// False where the bytes are no term.
+    /// A pid, reference or port. False where the bytes are none: Python code can make them up.
     fn opaque(&mut self, etf: &[u8]) -> bool;
+    /// A function, as it came. False where there is no such function any more.
+    fn function(&mut self, etf: &[u8]) -> bool;
     fn list(&mut self, len: usize);
     fn end_list(&mut self, len: usize);
     fn tuple(&mut self, len: usize);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use py_core::convert::refused::{BITSTRING, FUNCTION, IMPROPER, NOT_BINARY};
+use py_core::convert::refused::{BITSTRING, IMPROPER, NOT_BINARY};
 use py_core::convert::{Opaque, Read, SHARED_FROM, Token};
 use pyo3::prelude::*;
 
@@ -62,6 +62,11 @@ impl<'a> Reader<'a> {
     pub fn raw(&mut self) -> &'a [u8] {
         let rest = &self.bytes[self.at..];
         let len = match rest[0] {
+            NEW_FUN => 1 + u32::from_be_bytes([rest[1], rest[2], rest[3], rest[4]]) as usize,
+            EXPORT => {
+                let module = atom_len(&rest[1..]);
+                1 + module + atom_len(&rest[1 + module..]) + 2
+            }
             NEW_PID => 1 + atom_len(&rest[1..]) + 12,
             PID => 1 + atom_len(&rest[1..]) + 9,
             NEW_PORT => 1 + atom_len(&rest[1..]) + 8,
@@ -266,8 +271,11 @@ impl Read for Reader<'_> {
                 self.at = place;
                 self.opaque(Opaque::Port)
             }
-            // Whoever gets this reads no further.
-            _ => Token::Refused(FUNCTION),
+            // There is nothing else: the term was looked through.
+            _ => {
+                self.at = place;
+                self.opaque(Opaque::Function)
+            }
         }
     }
 

@@ -218,6 +218,14 @@ impl Write for Writer {
         true
     }
 
+    /// The bytes came from the BEAM.
+    fn function(&mut self, etf: &[u8]) -> bool {
+        let Some((&VERSION, term)) = etf.split_first() else { return false };
+        self.last = self.bytes.len();
+        self.bytes.extend_from_slice(term);
+        true
+    }
+
     fn list(&mut self, len: usize) {
         if len > 0 {
             self.tag(LIST);
