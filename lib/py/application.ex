@@ -12,6 +12,7 @@ defmodule Py.Application do
       Py.Reception,
       # Python code calls Elixir functions.
       Py.Callbacks,
+      Py.State,
       # Pools of worker processes may be killed: somebody must tell those who wait.
       Py.Survivor,
       # One Python a node, booted by one process.

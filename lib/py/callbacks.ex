@@ -139,6 +139,17 @@ defmodule Py.Callbacks do
   defp in_the_name_of(caller) when is_pid(caller), do: Process.put(:"$callers", [caller])
   defp in_the_name_of(_unknown), do: :ok
 
+  defp perform({:state, operation, arguments}), do: Py.State.perform(operation, arguments)
+  defp perform({:whereis, name}), do: {:ok, whereis(name)}
+
+  defp perform({:send, name, node, message}) do
+    send({String.to_existing_atom(name), String.to_existing_atom(node)}, message)
+    {:ok, true}
+  rescue
+    # A name that no atom has is nobody's.
+    ArgumentError -> {:ok, false}
+  end
+
   defp perform({:has, name}), do: {:ok, :ets.member(@names, name)}
 
   defp perform({:call, function, arguments, keywords}) when is_function(function),
@@ -149,6 +160,15 @@ defmodule Py.Callbacks do
       [{^name, function, _owner}] -> apply_to(function, name, arguments, keywords)
       [] -> {:error, {:attribute, "no Elixir function is registered as #{inspect(name)}"}}
     end
+  end
+
+  defp whereis(name) do
+    case Process.whereis(String.to_existing_atom(name)) do
+      pid when is_pid(pid) -> pid
+      _port_or_nobody -> nil
+    end
+  rescue
+    ArgumentError -> nil
   end
 
   defp apply_to(function, name, arguments, keywords) do
@@ -214,7 +234,8 @@ defmodule Py.Callbacks do
       kind: Atom.to_string(kind),
       reason: reason_text(kind, normal),
       type: type_text(kind, normal),
-      stacktrace: Exception.format_stacktrace(stacktrace)
+      stacktrace: Exception.format_stacktrace(stacktrace),
+      again: fn -> :erlang.raise(kind, reason, stacktrace) end
     }
   end
 
@@ -231,7 +252,8 @@ defmodule Py.Callbacks do
         kind: "exit",
         reason: "the process that ran the function ended: #{inspect(reason)}",
         type: "exit",
-        stacktrace: ""
+        stacktrace: "",
+        again: fn -> exit(reason) end
       }}}
   end
 

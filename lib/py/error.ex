@@ -20,6 +20,9 @@ defmodule Py.Error do
   `%{file: _, line: _, function: _, source: _}`, the outermost first, as in Python. `cause` is what `raise ... from`
   named, `context` the exception that was being handled, `exceptions` the members of an `ExceptionGroup`.
 
+  What an Elixir function raised that Python called is, where Python did not catch it, an error of `type` "ElixirError" and
+  `module` "erlang"; the `!` functions raise the original again, as does a call of its `object`.
+
   After `Py.run_script/3`, `object` is the map of what the script left: `status`, `stdout`, `stderr` and `json`.
 
   `Exception.message/1` reads like Python's own traceback:
@@ -112,6 +115,10 @@ defmodule Py.Error do
 
   @doc false
   @spec raise(t) :: no_return
+  # What an Elixir function raised, and Python did not catch, is raised as what it was.
+  def raise(%__MODULE__{type: "ElixirError", module: "erlang", object: again}) when is_function(again, 0),
+    do: again.()
+
   def raise(%__MODULE__{} = error) do
     {:current_stacktrace, [_info, _here | stacktrace]} = Process.info(self(), :current_stacktrace)
 

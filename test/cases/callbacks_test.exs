@@ -74,7 +74,7 @@ defmodule Py.Cases.CallbacksTest do
       "throw" -> throw(:ball)
       "exit" -> exit({:shutdown, 3})
       "kill" -> Process.exit(self(), :kill)
-      "function" -> fn -> 1 end
+      "bits" -> <<1::3>>
     end)
 
     raised = error(from_python(context, "'raise'"))
@@ -83,7 +83,7 @@ defmodule Py.Cases.CallbacksTest do
     assert error(from_python(context, "'throw'")).message == "(throw) :ball"
     assert error(from_python(context, "'exit'")).message == "(exit) {:shutdown, 3}"
     assert error(from_python(context, "'kill'")).message =~ "ended: :killed"
-    assert error(from_python(context, "'function'")).type == "TypeError"
+    assert error(from_python(context, "'bits'")).type == "TypeError"
 
     code = """
     import erlang
@@ -95,6 +95,22 @@ defmodule Py.Cases.CallbacksTest do
     """
 
     assert eval(pool, code) == {:ok, ["error", "ArgumentError", "no such thing", true]}
+  end
+
+  test "what Python does not catch is raised again as it was", %{pool: pool} = context do
+    register(context, fn
+      "raise" -> raise KeyError, key: :a, term: %{}
+      "throw" -> throw({:ball, 1})
+      "exit" -> exit(:gone)
+    end)
+
+    code = "import erlang\nerlang.#{context.name}(how)"
+    raised = assert_raise KeyError, fn -> Py.eval!(code, %{how: "raise"}, on: pool) end
+    assert raised.key == :a
+    assert catch_throw(Py.eval!(code, %{how: "throw"}, on: pool)) == {:ball, 1}
+    assert catch_exit(Py.eval!(code, %{how: "exit"}, on: pool)) == :gone
+    wrapped = "import erlang\ntry: erlang.#{context.name}('raise')\nexcept Exception as e: raise ValueError('x') from e"
+    assert_raise Py.Error, ~r/ValueError: x/, fn -> Py.eval!(wrapped, %{}, on: pool) end
   end
 
   test "it runs in a process of its own, in the name of the caller", context do

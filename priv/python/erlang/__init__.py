@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from erlang._callbacks import acall, call
+from erlang._callbacks import acall, call, whereis
 from erlang._exceptions import Cancelled, DecodeError, ElixirError, EncodeError
 from erlang._messages import send
+from erlang._state import (
+    state_clear,
+    state_decr,
+    state_delete,
+    state_get,
+    state_incr,
+    state_keys,
+    state_set,
+)
 from erlang._terms import Atom, Pid, Port, Ref
 
 __all__ = [
@@ -19,6 +28,14 @@ __all__ = [
     "acall",
     "call",
     "send",
+    "state_clear",
+    "state_decr",
+    "state_delete",
+    "state_get",
+    "state_incr",
+    "state_keys",
+    "state_set",
+    "whereis",
 ]
 
 

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    Answer = tuple[Atom, object]
+    from erlang._terms import Pid
 
 _ASK = Atom("py_ask")
 _CALL, _HAS = Atom("call"), Atom("has")
-_RAISED, _ATTRIBUTE = "raised", "attribute"
+_WHEREIS, _SEND = Atom("whereis"), Atom("send")
+_RAISED = "raised"
+_ERRORS = {"attribute": AttributeError, "type": TypeError, "runtime": RuntimeError}
 
 
 class Function:
@@ -35,17 +37,18 @@ class Function:
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Call it, and wait for what it returns."""
-        return _answer((_CALL, self, list(args), kwargs))
+        return ask_for((_CALL, self, list(args), kwargs))
 
 
 def call(name: str, /, *args: object, **kwargs: object) -> object:
     """Call the Elixir function that is registered under `name`, and wait for what it returns."""
     if not isinstance(name, str):
         raise TypeError(f"call() expects the name of a function (str), got {type(name).__qualname__}")
-    return _answer((_CALL, str(name), list(args), kwargs))
+    return ask_for((_CALL, str(name), list(args), kwargs))
 
 
-def _answer(what: tuple[object, ...]) -> object:
+def ask_for(what: tuple[object, ...]) -> object:
+    """Ask the node, and wait for its answer."""
     tag, value = _ask(what)
     if tag == "ok":
         return value
@@ -57,6 +60,18 @@ async def acall(name: str, /, *args: object, **kwargs: object) -> object:
     import asyncio
 
     return await asyncio.to_thread(call, name, *args, **kwargs)
+
+
+def whereis(name: str) -> Pid | None:
+    """The process that is registered under `name` in the node, if there is one."""
+    if not isinstance(name, str):
+        raise TypeError(f"whereis() expects a name (str), got {type(name).__qualname__}")
+    return ask_for((_WHEREIS, str(name)))  # type: ignore[return-value]
+
+
+def send_elsewhere(name: str, node: str, message: object) -> bool:
+    """Send to a name on another node; False where no such name or node was ever heard of."""
+    return ask_for((_SEND, str(name), str(node), message))  # type: ignore[return-value]
 
 
 def function(name: str) -> Callable[..., object]:
@@ -78,5 +93,7 @@ def _ask(what: tuple[object, ...]) -> tuple[str, object]:
 
 def _error(kind: str, what: object) -> Exception:
     if kind == _RAISED:
-        return ElixirError(what["kind"], what["reason"], what["stacktrace"], what["type"])
-    return AttributeError(what) if kind == _ATTRIBUTE else TypeError(what)
+        error = ElixirError(what["kind"], what["reason"], what["stacktrace"], what["type"])
+        error._again = what["again"]
+        return error
+    return _ERRORS.get(kind, TypeError)(what)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+from erlang._callbacks import Function
+from erlang._exceptions import ElixirError
 from erlang._terms import Atom, Struct
 from erlang._text import message_of, type_name, utf8
 
@@ -59,9 +61,17 @@ def _describe(error: BaseException, levels: int, seen: set[int]) -> Struct:
             "context": _related(context, levels, seen),
             "exceptions": _members(error, levels, seen),
             "exit": None,
-            "object": None,
+            "object": _again(error),
         },
     )
+
+
+def _again(error: BaseException) -> object:
+    """Of an exception that came from Elixir, what raises it there."""
+    if type(error) is not ElixirError:
+        return None
+    again = error.__dict__.get("_again")
+    return again if type(again) is Function else None
 
 
 def _related(error: BaseException | None, levels: int, seen: set[int]) -> Struct | None:

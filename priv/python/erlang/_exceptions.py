@@ -28,6 +28,7 @@ class ElixirError(Exception):
         self.reason = reason
         self.stacktrace = stacktrace
         self.type = type or kind
+        self._again: object = None  # what raises it in Elixir
 
     def __str__(self) -> str:
         return f"({self.type}) {self.reason}"
