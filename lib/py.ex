@@ -233,15 +233,22 @@ defmodule Py do
   end
 
   defp registration!(function, options) do
-    unless is_function(function) or match?({module, name} when is_atom(module) and is_atom(name), function) do
+    unless is_function(function) or
+             match?({module, name} when is_atom(module) and is_atom(name), function) do
       raise ArgumentError,
             "Py.register takes a function or {module, name}, got: #{inspect(function)}"
     end
 
     case options do
-      [] -> nil
-      [owner: owner] when is_pid(owner) -> owner
-      _other -> raise ArgumentError, "the one option of Py.register is owner: pid, got: #{inspect(options)}"
+      [] ->
+        nil
+
+      [owner: owner] when is_pid(owner) ->
+        owner
+
+      _other ->
+        raise ArgumentError,
+              "the one option of Py.register is owner: pid, got: #{inspect(options)}"
     end
   end
 

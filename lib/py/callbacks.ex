@@ -31,6 +31,7 @@ defmodule Py.Callbacks do
   def init(nil) do
     :ets.new(@names, [:named_table, read_concurrency: true])
     abandon_questions()
+
     # By question the process that answers, by its monitor the question, by an owner's monitor its name.
     {:ok, %{answering: %{}, questions: %{}, owners: %{}}}
   end

@@ -116,8 +116,9 @@ defmodule Py.Error do
   @doc false
   @spec raise(t) :: no_return
   # What an Elixir function raised, and Python did not catch, is raised as what it was.
-  def raise(%__MODULE__{type: "ElixirError", module: "erlang", object: again}) when is_function(again, 0),
-    do: again.()
+  def raise(%__MODULE__{type: "ElixirError", module: "erlang", object: again})
+      when is_function(again, 0),
+      do: again.()
 
   def raise(%__MODULE__{} = error) do
     {:current_stacktrace, [_info, _here | stacktrace]} = Process.info(self(), :current_stacktrace)

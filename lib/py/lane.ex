@@ -25,7 +25,9 @@ defmodule Py.Lane do
           {:answer, :reply | :fault, non_neg_integer, binary} | :left | :busy
   def ask(pool, ref, verb, deadline, [body]) when byte_size(body) <= @longest do
     # A pool that is full takes nothing more, in whatever way.
-    if Pool.room?(pool), do: ask(pool.board.lanes, pool.pid, ref, verb, deadline, body), else: :busy
+    if Pool.room?(pool),
+      do: ask(pool.board.lanes, pool.pid, ref, verb, deadline, body),
+      else: :busy
   end
 
   def ask(_pool, _ref, _verb, _deadline, _iovec), do: :busy

@@ -279,7 +279,9 @@ defmodule Py.Switchboard do
     case Roster.fetch(state.roster, port) do
       {:ok, worker} ->
         {:noreply,
-         state |> Requests.put(%{worker | outgoing: [worker.outgoing | frame]}) |> Requests.flush()}
+         state
+         |> Requests.put(%{worker | outgoing: [worker.outgoing | frame]})
+         |> Requests.flush()}
 
       :error ->
         {:noreply, state}
@@ -295,7 +297,9 @@ defmodule Py.Switchboard do
       worker ->
         worker = Worker.connect(worker, role, socket)
         if worker.control && worker.output.socket, do: Reception.forget(token)
-        {:noreply, state |> Requests.put(worker) |> Staff.open_lane(worker.port) |> Requests.dispatch()}
+
+        {:noreply,
+         state |> Requests.put(worker) |> Staff.open_lane(worker.port) |> Requests.dispatch()}
     end
   end
 

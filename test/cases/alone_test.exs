@@ -79,7 +79,8 @@ defmodule Py.Cases.AloneTest do
   end
 
   test "calls of every length, one after another", %{pool: pool} do
-    code = "import time\nend = time.perf_counter_ns() + us * 1000\nwhile time.perf_counter_ns() < end: pass\nus"
+    code =
+      "import time\nend = time.perf_counter_ns() + us * 1000\nwhile time.perf_counter_ns() < end: pass\nus"
 
     for _ <- 1..10, us <- [0, 5, 10, 15, 18, 20, 22, 25, 50, 100, 500, 1_100, 3_000] do
       assert eval(pool, code, %{us: us}) == {:ok, us}
@@ -137,7 +138,11 @@ defmodule Py.Cases.AloneTest do
   test "alone and not alone in turns", %{pool: pool} do
     for round <- 1..20 do
       warm_up(pool)
-      others = for n <- 1..rem(round, 4)//1, do: Task.async(fn -> {call(pool, :builtins, :abs, [-n]), n} end)
+
+      others =
+        for n <- 1..rem(round, 4)//1,
+            do: Task.async(fn -> {call(pool, :builtins, :abs, [-n]), n} end)
+
       for n <- 1..100, do: assert(call(pool, :builtins, :abs, [-n]) == {:ok, n})
       for {result, n} <- Task.await_many(others), do: assert(result == {:ok, n})
     end

@@ -24,14 +24,33 @@ defmodule Py.Cases.CallbacksTest do
   test "arguments and results of all kinds", %{pool: pool, name: name} = context do
     register(context, & &1)
 
-    for value <- [nil, true, 1, 1.5, "text", [1, [2]], {1, "a"}, %{"a" => 1}, ~D[2024-01-02], self(), :atom, []] do
-      assert eval(pool, "import erlang\nerlang.call(name, value)", %{name: name, value: value}) == {:ok, value}
+    for value <- [
+          nil,
+          true,
+          1,
+          1.5,
+          "text",
+          [1, [2]],
+          {1, "a"},
+          %{"a" => 1},
+          ~D[2024-01-02],
+          self(),
+          :atom,
+          []
+        ] do
+      assert eval(pool, "import erlang\nerlang.call(name, value)", %{name: name, value: value}) ==
+               {:ok, value}
     end
 
     large = Enum.to_list(1..50_000)
-    assert eval(pool, "import erlang\nerlang.call(name, value)", %{name: name, value: large}) == {:ok, large}
+
+    assert eval(pool, "import erlang\nerlang.call(name, value)", %{name: name, value: large}) ==
+             {:ok, large}
+
     text = String.duplicate("x", 300_000)
-    assert eval(pool, "import erlang\nerlang.call(name, value)", %{name: name, value: text}) == {:ok, text}
+
+    assert eval(pool, "import erlang\nerlang.call(name, value)", %{name: name, value: text}) ==
+             {:ok, text}
   end
 
   test "by name, as an attribute and imported", %{pool: pool, name: name} = context do
@@ -43,7 +62,10 @@ defmodule Py.Cases.CallbacksTest do
     assert eval(pool, "import erlang\nhasattr(erlang, '#{name}')") == {:ok, true}
     Py.unregister(name)
     assert eval(pool, "import erlang\nhasattr(erlang, '#{name}')") == {:ok, false}
-    assert %{type: "AttributeError"} = error(eval(pool, "import erlang\nerlang.call('#{name}', 5, 3)"))
+
+    assert %{type: "AttributeError"} =
+             error(eval(pool, "import erlang\nerlang.call('#{name}', 5, 3)"))
+
     assert %{type: "ImportError"} = error(eval(pool, "from erlang import #{name}"))
   end
 
@@ -56,9 +78,15 @@ defmodule Py.Cases.CallbacksTest do
     no_atom = error(from_python(context, "1, surely_no_atom_of_this_name=2"))
     assert no_atom.type == "TypeError"
     assert no_atom.message =~ "surely_no_atom_of_this_name"
-    assert_raise ArgumentError, fn -> String.to_existing_atom("surely_no_atom_" <> "of_this_name") end
+
+    assert_raise ArgumentError, fn ->
+      String.to_existing_atom("surely_no_atom_" <> "of_this_name")
+    end
+
     assert error(from_python(context, "object()")).type == "TypeError"
-    assert error(from_python(context, "erlang.Atom('no atom of this' + ' name')")).type == "TypeError"
+
+    assert error(from_python(context, "erlang.Atom('no atom of this' + ' name')")).type ==
+             "TypeError"
   end
 
   test "a module and the name of a function in it", context do
@@ -68,7 +96,8 @@ defmodule Py.Cases.CallbacksTest do
     assert error(from_python(context, "")).message =~ "takes 2 or 3 arguments"
   end
 
-  test "what it raises, throws or exits with is an exception in Python", %{pool: pool} = context do
+  test "what it raises, throws or exits with is an exception in Python",
+       %{pool: pool} = context do
     register(context, fn
       "raise" -> raise ArgumentError, "no such thing"
       "throw" -> throw(:ball)
@@ -109,7 +138,10 @@ defmodule Py.Cases.CallbacksTest do
     assert raised.key == :a
     assert catch_throw(Py.eval!(code, %{how: "throw"}, on: pool)) == {:ball, 1}
     assert catch_exit(Py.eval!(code, %{how: "exit"}, on: pool)) == :gone
-    wrapped = "import erlang\ntry: erlang.#{context.name}('raise')\nexcept Exception as e: raise ValueError('x') from e"
+
+    wrapped =
+      "import erlang\ntry: erlang.#{context.name}('raise')\nexcept Exception as e: raise ValueError('x') from e"
+
     assert_raise Py.Error, ~r/ValueError: x/, fn -> Py.eval!(wrapped, %{}, on: pool) end
   end
 
@@ -197,7 +229,10 @@ defmodule Py.Cases.CallbacksTest do
     """
 
     assert eval(pool, threads) == {:ok, Enum.map(1..19, &(&1 * 2))}
-    awaited = "import asyncio, erlang\nawait asyncio.gather(*(erlang.acall('#{name}', n) for n in range(20)))"
+
+    awaited =
+      "import asyncio, erlang\nawait asyncio.gather(*(erlang.acall('#{name}', n) for n in range(20)))"
+
     assert eval(pool, awaited) == {:ok, Enum.map(0..19, &(&1 * 2))}
   end
 
@@ -258,7 +293,10 @@ defmodule Py.Cases.CallbacksTest do
   describe "functions as arguments" do
     test "are called by whatever takes a callable", %{pool: pool} do
       names = ["ccc", "a", "bb"]
-      assert call(pool, :builtins, :sorted, [names], key: &String.length/1) == {:ok, ["a", "bb", "ccc"]}
+
+      assert call(pool, :builtins, :sorted, [names], key: &String.length/1) ==
+               {:ok, ["a", "bb", "ccc"]}
+
       assert call(pool, :functools, :reduce, [fn a, b -> a * b end, [1, 2, 3, 4]]) == {:ok, 24}
       offset = 10
       assert eval(pool, "list(map(f, range(3)))", %{f: &(&1 + offset)}) == {:ok, [10, 11, 12]}
@@ -269,7 +307,9 @@ defmodule Py.Cases.CallbacksTest do
 
       for function <- [closure, &String.length/1, &Enum.map/2] do
         assert eval(pool, "f", %{f: function}) == {:ok, function}
-        assert eval(pool, "[f, {'f': f}]", %{f: function}) == {:ok, [function, %{"f" => function}]}
+
+        assert eval(pool, "[f, {'f': f}]", %{f: function}) ==
+                 {:ok, [function, %{"f" => function}]}
       end
 
       big = Enum.to_list(1..20_000)
@@ -295,14 +335,20 @@ defmodule Py.Cases.CallbacksTest do
       assert wrong.type == "TypeError"
       assert wrong.message =~ "takes 1 arguments, and 2 were given"
       assert error(eval(pool, "f()", %{f: fn -> raise "no" end})).message == "(RuntimeError) no"
-      assert eval(pool, "f(1, key=2)", %{f: fn a, options -> {a, options} end}) == {:ok, {1, [key: 2]}}
+
+      assert eval(pool, "f(1, key=2)", %{f: fn a, options -> {a, options} end}) ==
+               {:ok, {1, [key: 2]}}
     end
 
     test "cannot be made up in Python", %{pool: pool} do
       external = :erlang.term_to_binary(&System.pid/0)
       made = "import erlang\n"
-      assert error(eval(pool, made <> "type(f)(etf)", %{f: fn -> 1 end, etf: Py.bytes(external)})).type == "TypeError"
-      assert error(eval(pool, made <> "erlang.Pid(etf)", %{etf: Py.bytes(external)})).kind == :decode
+
+      assert error(eval(pool, made <> "type(f)(etf)", %{f: fn -> 1 end, etf: Py.bytes(external)})).type ==
+               "TypeError"
+
+      assert error(eval(pool, made <> "erlang.Pid(etf)", %{etf: Py.bytes(external)})).kind ==
+               :decode
 
       assert %{type: "AttributeError"} =
                error(eval(pool, "f._handle = 1", %{f: fn -> 1 end}))
@@ -311,8 +357,15 @@ defmodule Py.Cases.CallbacksTest do
 
   test "names and functions that cannot be registered" do
     assert_raise ArgumentError, ~r/letters, digits/, fn -> Py.register("a-b", fn -> 1 end) end
-    assert_raise ArgumentError, ~r/letters, digits/, fn -> Py.register("_private", fn -> 1 end) end
+
+    assert_raise ArgumentError, ~r/letters, digits/, fn ->
+      Py.register("_private", fn -> 1 end)
+    end
+
     assert_raise ArgumentError, ~r/function or {module, name}/, fn -> Py.register("a", 1) end
-    assert_raise ArgumentError, ~r/owner: pid/, fn -> Py.register("a", fn -> 1 end, woner: self()) end
+
+    assert_raise ArgumentError, ~r/owner: pid/, fn ->
+      Py.register("a", fn -> 1 end, woner: self())
+    end
   end
 end

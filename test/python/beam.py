@@ -31,12 +31,20 @@ class Native(ModuleType):
         self.must_stop = False
         self.reachable = True
         self.refusal: Exception | None = None
+        self.asked: list[Any] = []
+        self.answer: tuple[str, Any] = ("ok", None)
 
     def send(self, dest: object, message: object) -> bool:
         if self.refusal is not None:
             raise self.refusal
         self.sent.append((dest, message))
         return self.reachable
+
+    def ask(self, kind: object, what: Any) -> tuple[str, Any]:
+        leader, question = what
+        assert kind == "py_ask" and isinstance(leader, Pid)
+        self.asked.append(question)
+        return self.answer
 
     def finish(self, handle: object, value: object, error: BaseException | None) -> None:
         self.outcomes.put((handle, value, error))

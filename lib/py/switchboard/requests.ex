@@ -51,7 +51,15 @@ defmodule Py.Switchboard.Requests do
   @spec left(Switchboard.state(), non_neg_integer, Lane.left()) :: Switchboard.state()
   def left(state, number, {id, verb, deadline, from, ref, body}) do
     Pool.taken(state.pool)
-    request = %Request{from: from, ref: ref, mode: :raw, verb: verb, deadline: deadline, body: body}
+
+    request = %Request{
+      from: from,
+      ref: ref,
+      mode: :raw,
+      verb: verb,
+      deadline: deadline,
+      body: body
+    }
 
     case Enum.find(Roster.workers(state.roster), &(&1.number == number)) do
       nil ->

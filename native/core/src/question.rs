@@ -110,7 +110,9 @@ impl Question {
 
     fn wait_here(&self) -> Option<Box<dyn Answer>> {
         let mut patience = Patience::new();
-        while !self.woken.load(Ordering::Acquire) && !patience.is_over() {}
+        while !self.woken.load(Ordering::Acquire) && !patience.is_over() {
+            std::hint::spin_loop();
+        }
         let waits = |state: &mut State| state.answer.is_none() && !state.is_over && !self.is_over();
         let state = self.changed.wait_while(lock(&self.state), waits);
         state.unwrap_or_else(std::sync::PoisonError::into_inner).answer.take()

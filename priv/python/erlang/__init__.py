@@ -16,6 +16,10 @@ from erlang._state import (
 )
 from erlang._terms import Atom, Pid, Port, Ref
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = [
     "Atom",
     "Cancelled",
@@ -39,7 +43,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """A registered Elixir function: `erlang.name(...)`, `from erlang import name`."""
     from erlang._callbacks import function
 

@@ -10,7 +10,7 @@ from erlang._terms import Atom
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from erlang._terms import Pid
 
@@ -18,7 +18,11 @@ _ASK = Atom("py_ask")
 _CALL, _HAS = Atom("call"), Atom("has")
 _WHEREIS, _SEND = Atom("whereis"), Atom("send")
 _RAISED = "raised"
-_ERRORS = {"attribute": AttributeError, "type": TypeError, "runtime": RuntimeError}
+_ERRORS: dict[str, type[Exception]] = {
+    "attribute": AttributeError,
+    "type": TypeError,
+    "runtime": RuntimeError,
+}
 
 
 class Function:
@@ -43,11 +47,13 @@ class Function:
 def call(name: str, /, *args: object, **kwargs: object) -> object:
     """Call the Elixir function that is registered under `name`, and wait for what it returns."""
     if not isinstance(name, str):
-        raise TypeError(f"call() expects the name of a function (str), got {type(name).__qualname__}")
+        raise TypeError(
+            f"call() expects the name of a function (str), got {type(name).__qualname__}"
+        )
     return ask_for((_CALL, str(name), list(args), kwargs))
 
 
-def ask_for(what: tuple[object, ...]) -> object:
+def ask_for(what: tuple[object, ...]) -> Any:
     """Ask the node, and wait for its answer."""
     tag, value = _ask(what)
     if tag == "ok":
@@ -66,18 +72,22 @@ def whereis(name: str) -> Pid | None:
     """The process that is registered under `name` in the node, if there is one."""
     if not isinstance(name, str):
         raise TypeError(f"whereis() expects a name (str), got {type(name).__qualname__}")
-    return ask_for((_WHEREIS, str(name)))  # type: ignore[return-value]
+    found: Pid | None = ask_for((_WHEREIS, str(name)))
+    return found
 
 
 def send_elsewhere(name: str, node: str, message: object) -> bool:
     """Send to a name on another node; False where no such name or node was ever heard of."""
-    return ask_for((_SEND, str(name), str(node), message))  # type: ignore[return-value]
+    known: bool = ask_for((_SEND, str(name), str(node), message))
+    return known
 
 
 def function(name: str) -> Callable[..., object]:
     """The function of that name; an AttributeError where there is none."""
     if name.startswith("_") or not _ask((_HAS, name))[1]:
-        raise AttributeError(f"module 'erlang' has no attribute {name!r}, and no Elixir function is registered as {name!r}")
+        raise AttributeError(
+            f"module 'erlang' has no attribute {name!r}, and no Elixir function has that name"
+        )
 
     def registered(*args: object, **kwargs: object) -> object:
         return call(name, *args, **kwargs)
@@ -87,13 +97,13 @@ def function(name: str) -> Callable[..., object]:
     return registered
 
 
-def _ask(what: tuple[object, ...]) -> tuple[str, object]:
+def _ask(what: tuple[object, ...]) -> tuple[str, Any]:
     return _erlang.ask(_ASK, (current_leader(), what))
 
 
-def _error(kind: str, what: object) -> Exception:
+def _error(kind: str, what: Any) -> Exception:
     if kind == _RAISED:
         error = ElixirError(what["kind"], what["reason"], what["stacktrace"], what["type"])
         error._again = what["again"]
         return error
-    return _ERRORS.get(kind, TypeError)(what)
+    return _ERRORS[kind](what)

@@ -22,12 +22,12 @@ class ElixirError(Exception):
 
     __module__ = "erlang"
 
-    def __init__(self, kind: str, reason: str, stacktrace: str = "", type: str = "") -> None:
-        super().__init__(kind, reason, stacktrace, type)
+    def __init__(self, kind: str, reason: str, stacktrace: str = "", name: str = "") -> None:
+        super().__init__(kind, reason, stacktrace, name)
         self.kind = kind
         self.reason = reason
         self.stacktrace = stacktrace
-        self.type = type or kind
+        self.type = name or kind
         self._again: object = None  # what raises it in Elixir
 
     def __str__(self) -> str:

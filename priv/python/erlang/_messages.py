@@ -8,7 +8,7 @@ from erlang._terms import Pid
 
 
 def send(dest: Pid | str | tuple[str, str], message: object) -> bool:
-    """Send `message` to a pid, a registered name or a `(name, node)`; False when nobody is there."""
+    """Send `message` to a pid, a name or a `(name, node)`; False when nobody is there."""
     if isinstance(dest, tuple):
         name, node = dest
         return send_elsewhere(name, node, message)

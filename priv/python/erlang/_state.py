@@ -5,12 +5,16 @@ from __future__ import annotations
 from erlang._callbacks import ask_for
 from erlang._terms import Atom
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _STATE = Atom("state")
 
 
 def state_get(key: str, default: object = None) -> object:
     """The value of `key`, or `default` where there is none."""
-    found, value = _state("get", key)  # type: ignore[misc]
+    found, value = _state("get", key)
     return value if found else default
 
 
@@ -26,14 +30,16 @@ def state_delete(key: str) -> None:
 
 def state_keys() -> list[str]:
     """The keys that have a value, in no order."""
-    return _state("keys")  # type: ignore[return-value]
+    keys: list[str] = _state("keys")
+    return keys
 
 
 def state_incr(key: str, by: int = 1) -> int:
     """Add to the integer of `key`, 0 where there is none, and return the sum."""
     if not isinstance(by, int):
         raise TypeError(f"state_incr() adds integers, got {type(by).__qualname__}")
-    return _state("incr", key, by)  # type: ignore[return-value]
+    total: int = _state("incr", key, by)
+    return total
 
 
 def state_decr(key: str, by: int = 1) -> int:
@@ -46,7 +52,7 @@ def state_clear() -> None:
     _state("clear")
 
 
-def _state(operation: str, *arguments: object) -> object:
+def _state(operation: str, *arguments: object) -> Any:
     if arguments and not isinstance(arguments[0], str):
         raise TypeError(f"keys of the state are str, got {type(arguments[0]).__qualname__}")
     return ask_for((_STATE, operation, list(arguments)))
