@@ -223,8 +223,9 @@ defmodule Py do
       :ok
       iex> Py.eval("import erlang; [erlang.shout(word) for word in words]", %{words: ["a", "b"]})
       {:ok, ["A", "B"]}
-      iex> Py.eval!("from erlang import shout\ntry: shout()\nexcept TypeError as error: text = str(error)\ntext")
-      "shout() takes 1 arguments, and 0 were given"
+      iex> {:error, error} = Py.eval("import erlang; erlang.shout()")
+      iex> {error.type, error.message}
+      {"TypeError", "shout() takes 1 arguments, and 0 were given"}
   """
   @spec register(atom | String.t(), function | {module, atom}, keyword) :: :ok
   def register(name, function, options \\ []) do

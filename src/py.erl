@@ -17,6 +17,7 @@
 -export([cast/3, cast/4]).
 -export([async_call/3, async_call/4, await/1, await/2]).
 -export([async_gather/1, parallel/1]).
+-export([register_function/2, unregister_function/1]).
 -export([execution_mode/0]).
 
 -export_type([name/0, code/0, kwargs/0, options/0, error/0, result/0]).
@@ -137,6 +138,16 @@ async_gather(Calls) ->
     {ok, [term()]} | {error, error()}.
 parallel(Calls) ->
     async_gather(Calls).
+
+%% @doc Registers a function, or `{Module, Name}', by which Python code may call it: `erlang.call("name", ...)'.
+-spec register_function(name(), fun() | {module(), atom()}) -> ok.
+register_function(Name, Function) ->
+    'Elixir.Py':register(name(Name), Function).
+
+%% @doc Takes such a name back.
+-spec unregister_function(name()) -> ok.
+unregister_function(Name) ->
+    'Elixir.Py':unregister(name(Name)).
 
 %% @doc Where Python runs: on threads of this node that share one interpreter and its lock.
 -spec execution_mode() -> thread | process.

@@ -5,7 +5,7 @@ defmodule Py.Bench.Calls do
 
   @many 10_000
 
-  def cases, do: Enum.concat([latency(), throughput(), coroutines()])
+  def cases, do: Enum.concat([latency(), throughput(), coroutines(), callbacks()])
 
   defp latency do
     [
@@ -47,6 +47,31 @@ defmodule Py.Bench.Calls do
     two = fn -> measure.(fn -> sqrt(on: Py.Bench.Two) end) end
     ways = if unit == "calls/s", do: ways ++ [{"2 processes", two}], else: ways
     %Case{id: id, unit: unit, what: what, ways: ways, compare: :share}
+  end
+
+  # Measured in Python: a function that Elixir answers, the process that runs it included.
+  defp callbacks do
+    code = """
+    import erlang, time
+    times = []
+    for n in range(3000):
+        begin = time.perf_counter_ns(); f(n); times.append(time.perf_counter_ns() - begin)
+    times.sort()
+    [times[len(times) // 2] / 1000, times[len(times) * 99 // 100] / 1000]
+    """
+
+    [
+      %Case{
+        id: "C1",
+        unit: "us",
+        what: "Python calls an Elixir function",
+        ways:
+          Pools.both(fn options ->
+            [p50, p99] = Py.eval!(code, %{f: &(&1 + 1)}, options)
+            [{"p50", p50}, {"p99", p99}]
+          end)
+      }
+    ]
   end
 
   defp coroutines do

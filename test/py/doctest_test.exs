@@ -4,6 +4,7 @@ defmodule Py.DoctestTest do
 
   doctest Py
   doctest Py.Code
+  doctest Py.State
   doctest Py.Future
 end
 
@@ -14,5 +15,6 @@ defmodule Py.DoctestOnProcessesTest do
 
   doctest Py
   doctest Py.Code
+  doctest Py.State
   doctest Py.Future
 end

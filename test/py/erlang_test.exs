@@ -80,6 +80,15 @@ defmodule Py.ErlangTest do
     refute_received {:py_result, _ref, _result}
   end
 
+  test "functions that Python calls" do
+    assert :py.register_function(:erlang_test_add, fn a, b -> a + b end) == :ok
+    assert :py.eval("import erlang; erlang.erlang_test_add(1, 2)") == {:ok, 3}
+    assert :py.register_function("erlang_test_add", {Enum, :sum}) == :ok
+    assert :py.eval("import erlang; erlang.erlang_test_add([1, 2, 3])") == {:ok, 6}
+    assert :py.unregister_function(~c"erlang_test_add") == :ok
+    assert {:error, %{type: "AttributeError"}} = :py.eval("import erlang; erlang.erlang_test_add(1)")
+  end
+
   test "cast and execution_mode", %{in: kind} do
     assert :py.cast(:math, :sqrt, [16]) == :ok
     assert :py.cast(:builtins, :int, ["ff"], %{base: 16}) == :ok
