@@ -4,7 +4,11 @@
 defmodule AgentTools do
   @customers %{"Ada" => %{id: 1, name: "Ada"}, "Grace" => %{id: 2, name: "Grace"}}
   @orders %{
-    1 => [%{item: "an engine", price: 1200}, %{item: "cards", price: 15}, %{item: "a pen", price: 2}],
+    1 => [
+      %{item: "an engine", price: 1200},
+      %{item: "cards", price: 15},
+      %{item: "a pen", price: 2}
+    ],
     2 => [%{item: "a compiler", price: 500}, %{item: "nanoseconds", price: 1}]
   }
 

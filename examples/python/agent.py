@@ -10,9 +10,10 @@ import erlang
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 
-def answer(question: str, tools: dict[str, Callable[..., object]]) -> str:
+def answer(question: str, tools: dict[str, Callable[..., Any]]) -> str:
     """Answer with the tools that were passed along, one step after another."""
     customer = tools["find_customer"](question)
     if customer is None:

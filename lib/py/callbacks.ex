@@ -263,6 +263,9 @@ defmodule Py.Callbacks do
   @spec answer(asker, {:ok, term} | {:error, term}) :: term
   defp answer({:node, number}, answer) do
     with :large <- Native.answer(number, {answer}), do: Native.answer_large(number, {answer})
+  rescue
+    # Python code made the question up, and its number is none.
+    ArgumentError -> :ok
   end
 
   defp answer({:worker, board, port, number}, answer),

@@ -142,6 +142,7 @@ defmodule Py.Switchboard do
         {port, _what} = message when is_port(port) -> message
         {:EXIT, port, _reason} = message when is_port(port) -> message
         {:py_socket, _token, _role, _socket} = message -> message
+        {:py_answer, _port, _frame} = message -> message
         {:tcp, _socket, _bytes} = message -> message
         {:tcp_closed, _socket} = message -> message
         {:start_timeout, _port} = message -> message

@@ -187,22 +187,24 @@ defmodule Py.Worker do
     ArgumentError -> :ok
   end
 
-  @doc "Hands on what Python code asks, with the pid of whoever made the call."
+  @doc "Hands on what Python code asks, with the pid of whoever made the call. It may be made up by that code."
   @spec ask(binary, port, map) :: term
   def ask(message, port, requests) do
-    {kind, number, id, what} = :erlang.binary_to_term(message, [:safe])
-
-    caller =
-      case requests do
-        %{^id => %{from: from}} -> from
-        _of_no_request -> nil
-      end
-
-    send(Py.Callbacks, {kind, {:worker, self(), port, number}, caller, what})
+    with {:py_ask, number, id, what} when is_integer(number) <-
+           :erlang.binary_to_term(message, [:safe]) do
+      send(Py.Callbacks, {:py_ask, {:worker, self(), port, number}, caller(requests, id), what})
+    end
   rescue
     ArgumentError ->
-      {number, why} = Undecodable.question(message)
-      send(self(), {:py_answer, port, Frame.answer(number, {:error, {:type, why}})})
+      with {number, why} <- Undecodable.question(message),
+           do: send(self(), {:py_answer, port, Frame.answer(number, {:error, {:type, why}})})
+  end
+
+  defp caller(requests, id) do
+    case requests do
+      %{^id => %{from: from}} -> from
+      _of_no_request -> nil
+    end
   end
 
   defp addressee(:pid, etf), do: :erlang.binary_to_term(etf)

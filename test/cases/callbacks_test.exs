@@ -251,6 +251,52 @@ defmodule Py.Cases.CallbacksTest do
     assert :counters.get(counter, 1) == 1_000
   end
 
+  test "init: calls functions too", %{name: name} = context do
+    register(context, fn -> 42 end)
+    init = "import erlang\nfound = erlang.#{name}()"
+    options = [name: :py_init_calls, in: context.in, size: 1, init: init]
+    start_supervised!({Py.Pool, options}, id: :py_init_calls)
+    assert Py.eval("found", %{}, on: :py_init_calls) == {:ok, 42}
+  end
+
+  @tag on: [:process]
+  test "init: with prefork: true says that it cannot", %{name: name} = context do
+    register(context, fn -> 42 end)
+
+    init =
+      "import erlang\ntry: erlang.#{name}()\nexcept RuntimeError as error: found = str(error)"
+
+    options = [name: :py_init_calls, in: :process, size: 1, prefork: true, init: init]
+    start_supervised!({Py.Pool, options}, id: :py_init_calls)
+    assert Py.eval!("found", %{}, on: :py_init_calls) =~ "prefork: true cannot call Elixir"
+    assert Py.eval("import erlang\nerlang.#{name}()", %{}, on: :py_init_calls) == {:ok, 42}
+  end
+
+  test "questions that Python code makes up harm nobody", %{pool: pool} = context do
+    register(context, fn -> 1 end)
+
+    for message <- [
+          "'garbage'",
+          "None",
+          "(erlang.Atom('py_ask'), 1, None, 'garbage')",
+          "(erlang.Atom('py_ask'), 2**70, None, None)",
+          "(erlang.Atom('py_ask'), 'x', None, None)",
+          "(erlang.Atom('py_forget'), 1)",
+          "(erlang.Atom('py_ask'), 1, None, (None, (erlang.Atom('call'), 'f', 1, 2)))"
+        ] do
+      eval(pool, "import erlang\nerlang.send('Elixir.Py.Callbacks', #{message})")
+    end
+
+    eval(
+      pool,
+      "import erlang\nerlang.send('Elixir.Py.Callbacks', erlang.Atom('no atom of' + ' this name'))"
+    )
+
+    assert from_python(context, "") == {:ok, 1}
+    assert Process.alive?(Process.whereis(Py.Callbacks))
+    if context.in == :process, do: assert(Py.Pool.info(pool).restarts == 0)
+  end
+
   test "the name goes with its owner", %{pool: pool, name: name} do
     owner = spawn(fn -> Process.sleep(:infinity) end)
     Py.register(name, fn -> 1 end, owner: owner)

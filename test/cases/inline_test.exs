@@ -69,7 +69,7 @@ defmodule Py.Cases.InlineTest do
     assert %{type: "SystemExit"} = error(inline(pool, "raise SystemExit(3)"))
     assert %{type: "ModuleNotFoundError"} = error(Py.call(:no_such, :f, [], options))
     assert %{type: "AttributeError"} = error(Py.call(:math, :no_such, [], options))
-    assert %{kind: :encode} = error(Py.call(:math, :sqrt, [fn -> 1 end], options))
+    assert %{kind: :encode} = error(Py.call(:math, :sqrt, [<<1::3>>], options))
     assert %{kind: :encode} = error(Py.call(:math, :sqrt, [[1 | 2]], options))
     assert %{kind: :decode} = error(inline(pool, "object()"))
     assert %{kind: :decode} = error(inline(pool, "x = []; x.append(x); x"))

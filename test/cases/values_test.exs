@@ -131,14 +131,14 @@ defmodule Py.Cases.ValuesTest do
     for {value, path} <- [
           {[0, [1 | 2]], "[1]"},
           {%{a: <<1::3>>}, "a"},
-          {{fn -> :ok end}, "{0}"},
+          {{<<1::7>>}, "{0}"},
           {[%URI{}], "[0]"}
         ] do
       assert %{kind: :encode, message: message} = error(echo(pool, value))
       assert message =~ path
     end
 
-    assert %{kind: :encode} = error(Py.call(:math, :sqrt, [fn -> :ok end], on: pool))
+    assert %{kind: :encode} = error(Py.call(:math, :sqrt, [<<1::3>>], on: pool))
   end
 
   test "44. atoms are themselves, and strings to Python", %{pool: pool} do

@@ -86,7 +86,9 @@ defmodule Py.ErlangTest do
     assert :py.register_function("erlang_test_add", {Enum, :sum}) == :ok
     assert :py.eval("import erlang; erlang.erlang_test_add([1, 2, 3])") == {:ok, 6}
     assert :py.unregister_function(~c"erlang_test_add") == :ok
-    assert {:error, %{type: "AttributeError"}} = :py.eval("import erlang; erlang.erlang_test_add(1)")
+
+    assert {:error, %{type: "AttributeError"}} =
+             :py.eval("import erlang; erlang.erlang_test_add(1)")
   end
 
   test "cast and execution_mode", %{in: kind} do

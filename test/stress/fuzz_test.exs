@@ -108,7 +108,8 @@ defmodule Py.FuzzTest do
   defp kind(term) when is_number(term) or is_atom(term), do: :accepted
   defp kind(term) when is_pid(term) or is_reference(term) or is_port(term), do: :accepted
   defp kind(term) when is_binary(term), do: if(String.valid?(term), do: :accepted, else: :refused)
-  defp kind(term) when is_bitstring(term) or is_function(term), do: :refused
+  defp kind(term) when is_function(term), do: :accepted
+  defp kind(term) when is_bitstring(term), do: :refused
   defp kind(term) when is_tuple(term), do: term |> Tuple.to_list() |> kind()
   defp kind(term) when is_map(term), do: :any
 

@@ -25,6 +25,10 @@ defmodule Py.Stress do
         note(n)
         return n
 
+    def through(n, function):
+        note(n)
+        return function(n)
+
     def echo_big(n, numbers):
         note(n)
         return [n, *numbers]
@@ -75,6 +79,8 @@ defmodule Py.Stress do
     {:inline_fail, 2, [:raised]},
     {:leave, 1, [:exited]},
     {:strange, 2, [:decode]},
+    {:callback, 4, [:returned]},
+    {:slow_callback, 1, [:returned]},
     {:unencodable, 2, [:encode]},
     {:inline_unencodable, 1, [:encode]},
     {:coroutine, 4, [:returned]},
@@ -230,7 +236,19 @@ defmodule Py.Stress do
   defp perform(:inline_fail, n, o), do: Py.call(:__main__, :fail, [n], [inline: true] ++ o)
   defp perform(:leave, n, o), do: Py.call(:__main__, :leave, [n], o)
   defp perform(:strange, n, o), do: Py.call(:__main__, :strange, [n], o)
-  defp perform(:unencodable, n, o), do: Py.call(:__main__, :echo, [n, [fn -> n end]], o)
+  defp perform(:unencodable, n, o), do: Py.call(:__main__, :echo, [n, [<<1::3>>]], o)
+  defp perform(:callback, n, o), do: Py.call(:__main__, :through, [n, & &1], o)
+
+  defp perform(:slow_callback, n, o) do
+    seconds = seconds()
+
+    function = fn n ->
+      Process.sleep(trunc(seconds * 1000))
+      n
+    end
+
+    Py.call(:__main__, :through, [n, function], o)
+  end
 
   defp perform(:inline_unencodable, n, o),
     do: Py.call(:__main__, :echo, [n, [1 | 2]], [inline: true] ++ o)

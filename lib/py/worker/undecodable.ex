@@ -9,14 +9,17 @@ defmodule Py.Worker.Undecodable do
   def explain(bytes), do: "result: " <> trouble(bytes)
 
   @doc "The number of a question that Python asked, and the same of it."
-  @spec question(binary) :: {non_neg_integer, String.t()}
+  @spec question(binary) :: {non_neg_integer, String.t()} | nil
   def question(<<131, 104, 4, 119, n, _kind::binary-size(n), number::binary>> = bytes),
     do: {integer(number), "arguments: " <> trouble(bytes)}
+
+  def question(_made_up), do: nil
 
   defp integer(<<97, number, _rest::binary>>), do: number
   defp integer(<<98, number::32, _rest::binary>>), do: number
 
   defp integer(<<110, n, 0, number::little-unit(8)-size(n), _rest::binary>>), do: number
+  defp integer(_made_up), do: 0
 
   defp trouble(<<131, term::binary>>) do
     case Enum.find(atoms(term, []), &(not exists?(&1))) do

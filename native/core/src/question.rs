@@ -23,6 +23,8 @@ pub trait Answer: Send {
 
 #[derive(Default)]
 pub struct Questions {
+    /// Somebody is there to answer.
+    admitted: AtomicBool,
     last: AtomicU64,
     open: Mutex<HashMap<u64, Arc<Question>>>,
 }
@@ -44,6 +46,11 @@ struct State {
 }
 
 impl Questions {
+    /// Lets Python code ask from now on.
+    pub fn admit(&self) {
+        self.admitted.store(true, Ordering::Relaxed);
+    }
+
     /// Hands an answer to who waits for it, if somebody does.
     pub fn answer(&self, number: u64, answer: Box<dyn Answer>) {
         if let Some(question) = lock(&self.open).remove(&number) {
@@ -141,6 +148,11 @@ pub fn ask<'py>(
     let [kind, what] = arguments else {
         return Err(PyTypeError::new_err("ask(kind, what) takes two arguments"));
     };
+    if !interpreter.questions.admitted.load(Ordering::Relaxed) {
+        return Err(PyRuntimeError::new_err(
+            "nobody answers yet: init: of a pool with prefork: true cannot call Elixir, its workers can",
+        ));
+    }
     if interpreter.gate.is_caller_inline() {
         return Err(PyRuntimeError::new_err(
             "a call with inline: true runs on a scheduler of the VM, which cannot wait: call this function without it",

@@ -114,6 +114,7 @@ fn boot(env: Env<'_>, tag: Term<'_>, config: BootConfig) -> NifResult<Atom> {
         match result {
             Ok(interpreter) => {
                 MAIN.get_or_init(|| interpreter);
+                interpreter.questions.admit();
                 message.push_atom(atoms::ok());
             }
             Err(text) => {

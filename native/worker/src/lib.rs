@@ -94,6 +94,7 @@ impl Process {
         let Inbox { out, segments, .. } = self.inbox;
         out.open_page();
         segments.show_page(out);
+        self.interpreter.questions.admit();
         boot::staff(self.interpreter)?;
         control::spawn(self.inbox)?;
         say_hello(py, out);

@@ -39,6 +39,9 @@ class Function:
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("erlang.Function is immutable")
 
+    def __repr__(self) -> str:
+        return "<erlang.Function>"
+
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Call it, and wait for what it returns."""
         return ask_for((_CALL, self, list(args), kwargs))
