@@ -213,7 +213,8 @@ defmodule Py do
   process whose call of Python called it; it has no time limit, but ends with that call. The Python thread that waits takes
   no place of its pool, so it may call into the same pool, to any depth.
 
-  A name that is taken is given anew. Options:
+  A call with `inline: true` cannot call back: it runs on a scheduler, which must not wait. Names that `erlang` has itself, such
+  as `send`, cannot be given. A name that is taken is given anew. Options:
 
     * `owner:` a process: the name is free again when it ends. Default: none
 
@@ -253,15 +254,24 @@ defmodule Py do
     end
   end
 
-  # Names that Python can write as such, and that are not the module's own.
+  # What `erlang/__init__.py` has: a function of that name could be called by `erlang.call` only.
+  @own_names ~w(Atom Cancelled DecodeError ElixirError EncodeError Pid Port Ref acall annotations call send whereis
+                state_clear state_decr state_delete state_get state_incr state_keys state_set)
+
+  # Names that Python can write as such.
   defp callable!(name) do
     text = to_string(name!(name, "name"))
 
-    if text =~ ~r/^[A-Za-z][A-Za-z0-9_]*$/ do
-      text
-    else
-      raise ArgumentError,
-            "a function is registered under letters, digits and underscores, a letter first, got: #{inspect(name)}"
+    cond do
+      text in @own_names ->
+        raise ArgumentError, "Python's module erlang has a #{text} of its own; register another name"
+
+      text =~ ~r/^[A-Za-z][A-Za-z0-9_]*$/ ->
+        text
+
+      true ->
+        raise ArgumentError,
+              "a function is registered under letters, digits and underscores, a letter first, got: #{inspect(name)}"
     end
   end
 

@@ -6,7 +6,7 @@ defmodule Py.Callbacks do
 
   use GenServer
 
-  alias Py.Native
+  alias Py.{Native, Telemetry}
   alias Py.Worker.Frame
 
   @names __MODULE__.Names
@@ -122,7 +122,7 @@ defmodule Py.Callbacks do
   defp serve(asker, caller, {leader, what}) do
     Process.group_leader(self(), leader)
     in_the_name_of(caller)
-    answer(asker, perform(what))
+    answer(asker, perform(what, caller))
   end
 
   defp in_the_name_of(caller) when is_pid(caller) and node(caller) == node() do
@@ -140,10 +140,10 @@ defmodule Py.Callbacks do
   defp in_the_name_of(caller) when is_pid(caller), do: Process.put(:"$callers", [caller])
   defp in_the_name_of(_unknown), do: :ok
 
-  defp perform({:state, operation, arguments}), do: Py.State.perform(operation, arguments)
-  defp perform({:whereis, name}), do: {:ok, whereis(name)}
+  defp perform({:state, operation, arguments}, _caller), do: Py.State.perform(operation, arguments)
+  defp perform({:whereis, name}, _caller), do: {:ok, whereis(name)}
 
-  defp perform({:send, name, node, message}) do
+  defp perform({:send, name, node, message}, _caller) do
     send({String.to_existing_atom(name), String.to_existing_atom(node)}, message)
     {:ok, true}
   rescue
@@ -151,14 +151,14 @@ defmodule Py.Callbacks do
     ArgumentError -> {:ok, false}
   end
 
-  defp perform({:has, name}), do: {:ok, :ets.member(@names, name)}
+  defp perform({:has, name}, _caller), do: {:ok, :ets.member(@names, name)}
 
-  defp perform({:call, function, arguments, keywords}) when is_function(function),
-    do: apply_to(function, inspect(function), arguments, keywords)
+  defp perform({:call, function, arguments, keywords}, caller) when is_function(function),
+    do: apply_to(function, inspect(function), function, arguments, keywords, caller)
 
-  defp perform({:call, name, arguments, keywords}) do
+  defp perform({:call, name, arguments, keywords}, caller) do
     case :ets.lookup(@names, name) do
-      [{^name, function, _owner}] -> apply_to(function, name, arguments, keywords)
+      [{^name, function, _owner}] -> apply_to(function, name, name, arguments, keywords, caller)
       [] -> {:error, {:attribute, "no Elixir function is registered as #{inspect(name)}"}}
     end
   end
@@ -172,10 +172,11 @@ defmodule Py.Callbacks do
     ArgumentError -> nil
   end
 
-  defp apply_to(function, name, arguments, keywords) do
-    with {:ok, arguments} <- with_keywords(arguments, keywords, name),
-         :ok <- check_arity(function, name, arguments, keywords) do
-      {:ok, run(function, arguments)}
+  defp apply_to(function, text, subject, arguments, keywords, caller) do
+    with {:ok, arguments} <- with_keywords(arguments, keywords, text),
+         :ok <- check_arity(function, text, arguments, keywords) do
+      facts = %{function: subject, arity: length(arguments), caller: caller}
+      {:ok, Telemetry.callback(facts, fn -> run(function, arguments) end)}
     end
   catch
     kind, reason -> {:error, {:raised, describe(kind, reason, __STACKTRACE__)}}

@@ -25,12 +25,31 @@ defmodule Py.Lane do
           {:answer, :reply | :fault, non_neg_integer, binary} | :left | :busy
   def ask(pool, ref, verb, deadline, [body]) when byte_size(body) <= @longest do
     # A pool that is full takes nothing more, in whatever way.
-    if Pool.room?(pool),
+    if Pool.room?(pool) and in_order?(pool),
       do: ask(pool.board.lanes, pool.pid, ref, verb, deadline, body),
       else: :busy
   end
 
   def ask(_pool, _ref, _verb, _deadline, _iovec), do: :busy
+
+  @doc "Notes that the calling process has asked for something that it does not wait for: the lane must not overtake it."
+  @spec keep_order(Pool.t()) :: term
+  def keep_order(%{pid: pid}), do: Process.put({__MODULE__, pid}, true)
+
+  # Where nothing is in progress, nothing can be overtaken.
+  defp in_order?(%{pid: pid} = pool) do
+    cond do
+      Process.get({__MODULE__, pid}) == nil ->
+        true
+
+      Pool.idle?(pool) ->
+        Process.delete({__MODULE__, pid})
+        true
+
+      true ->
+        false
+    end
+  end
 
   defp ask(lanes, board, ref, verb, deadline, body) do
     case Base.lanes_ask(lanes, board, ref, verb, deadline, body) do

@@ -313,6 +313,11 @@ defmodule Py.Pool do
   @spec room?(t) :: boolean
   def room?(%{board: %{load: load, limit: limit}}), do: :atomics.get(load, 1) < limit
 
+  # Is nothing in progress?
+  @doc false
+  @spec idle?(t) :: boolean
+  def idle?(%{board: %{load: load}}), do: :atomics.get(load, 1) == 0
+
   # One more, whether there is a place or not.
   @doc false
   @spec taken(t) :: :ok

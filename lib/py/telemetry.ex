@@ -7,6 +7,9 @@ defmodule Py.Telemetry do
   | `[:py, :call, :start]` | `system_time`, `monotonic_time` | `pool`, `kind`, `target`, `name` |
   | `[:py, :call, :stop]` | `duration`, `queue_time`, `run_time` | the same and `result` |
   | `[:py, :call, :exception]` | `duration`, `queue_time`, `run_time` | the same and `reason`, `error` |
+  | `[:py, :callback, :start]` | `system_time`, `monotonic_time` | `function`, `arity`, `caller` |
+  | `[:py, :callback, :stop]` | `duration` | the same |
+  | `[:py, :callback, :exception]` | `duration` | the same and `kind`, `reason`, `stacktrace` |
   | `[:py, :pool, :overloaded]` | `queued`, `running` | `pool`, `size`, `max_queue` |
   | `[:py, :inline, :overrun]` | `duration` | `pool`, `kind`, `target`, `name` |
 
@@ -17,6 +20,11 @@ defmodule Py.Telemetry do
 
   A call that ran inline (`inline: true`) has neither queue nor run time; one that took a millisecond or more held up its
   scheduler and is an overrun: that function takes the queue for the next ten seconds.
+
+  A callback is an Elixir function that Python called, and its events are emitted by the process that runs it: `function` is its
+  registered name or the function itself, `arity` the number of its arguments, `caller` the process whose call of Python
+  called it, `nil` where that is not known; `kind`, `reason` and `stacktrace` are what it raised. One that is ended with its
+  call has no last event.
 
   Of an asynchronous call, stop or exception is emitted when `Py.await/2`, `Py.yield/2` or `Py.cancel/1` gets its result;
   of a cast, when it ends. With `on: {pool, node}` events are emitted on the node of the pool.
@@ -62,6 +70,33 @@ defmodule Py.Telemetry do
   def stop({start, metadata}, ticket, result) do
     metadata = Map.put(metadata, :result, value(result))
     :telemetry.execute([:py, :call, :stop], times(start, ticket), metadata)
+  end
+
+  @doc false
+  @spec callback(map, (-> result)) :: result when result: term
+  def callback(facts, run) do
+    if loaded?(), do: emit_around(facts, run), else: run.()
+  end
+
+  defp emit_around(facts, run) do
+    start = System.monotonic_time()
+    times = %{system_time: System.system_time(), monotonic_time: start}
+    :telemetry.execute([:py, :callback, :start], times, facts)
+
+    try do
+      run.()
+    catch
+      kind, reason ->
+        raised = %{kind: kind, reason: reason, stacktrace: __STACKTRACE__}
+        times = %{duration: System.monotonic_time() - start}
+        :telemetry.execute([:py, :callback, :exception], times, Map.merge(facts, raised))
+        :erlang.raise(kind, reason, __STACKTRACE__)
+    else
+      result ->
+        times = %{duration: System.monotonic_time() - start}
+        :telemetry.execute([:py, :callback, :stop], times, facts)
+        result
+    end
   end
 
   @doc false

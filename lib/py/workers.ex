@@ -60,6 +60,7 @@ defmodule Py.Workers do
     {verb, iovec} = Frame.encode(leader, request)
     deadline = Frame.deadline(timeout)
     asked = %Request{ref: tag, mode: :result, verb: verb, deadline: deadline, times: times}
+    Lane.keep_order(pool)
 
     case ask(pool, request, iovec, asked) do
       :ok ->

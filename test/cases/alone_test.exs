@@ -135,6 +135,20 @@ defmodule Py.Cases.AloneTest do
     end
   end
 
+  @tag pool: [size: 1, init: "box = [0]\ndef put(n): box.append(n)\ndef last(): return box[-1]"]
+  test "a call does not overtake what its caller asked before", %{pool: pool} do
+    for n <- 1..20 do
+      warm_up(pool)
+      # What was asked is still on its way, for long.
+      :sys.suspend(pool)
+      future = Py.async_call(:__main__, :put, [n], on: pool)
+      resumed = Task.async(fn -> Process.sleep(5) && :sys.resume(pool) end)
+      assert call(pool, :__main__, :last) == {:ok, n}
+      assert Py.await(future) == {:ok, nil}
+      Task.await(resumed)
+    end
+  end
+
   test "alone and not alone in turns", %{pool: pool} do
     for round <- 1..20 do
       warm_up(pool)

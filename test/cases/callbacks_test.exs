@@ -251,6 +251,14 @@ defmodule Py.Cases.CallbacksTest do
     assert :counters.get(counter, 1) == 1_000
   end
 
+  test "names that the module has itself are those that cannot be registered", %{pool: pool} do
+    code = "import erlang\nsorted(name for name in vars(erlang) if not name.startswith('_'))"
+
+    for name <- elem(eval(pool, code), 1), name != "TYPE_CHECKING" do
+      assert_raise ArgumentError, ~r/of its own/, fn -> Py.register(name, fn -> 1 end) end
+    end
+  end
+
   test "init: calls functions too", %{name: name} = context do
     register(context, fn -> 42 end)
     init = "import erlang\nfound = erlang.#{name}()"
@@ -403,6 +411,8 @@ defmodule Py.Cases.CallbacksTest do
 
   test "names and functions that cannot be registered" do
     assert_raise ArgumentError, ~r/letters, digits/, fn -> Py.register("a-b", fn -> 1 end) end
+
+    assert_raise ArgumentError, ~r/send of its own/, fn -> Py.register("send", fn -> 1 end) end
 
     assert_raise ArgumentError, ~r/letters, digits/, fn ->
       Py.register("_private", fn -> 1 end)

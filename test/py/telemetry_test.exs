@@ -129,6 +129,23 @@ defmodule Py.TelemetryTest do
     Enum.each([running, queued], &Py.cancel/1)
   end
 
+  test "callbacks" do
+    me = self()
+    {:ok, -3} = Py.call(:builtins, :max, [[-3, 2]], kwargs: [key: &abs/1], on: @pool)
+    assert_receive {:telemetry, [:py, :callback, :start], times, facts}
+    assert keys(times) == [:monotonic_time, :system_time]
+    assert %{function: function, arity: 1, caller: ^me} = facts
+    assert is_function(function, 1)
+    assert_receive {:telemetry, [:py, :callback, :stop], %{duration: duration}, ^facts}
+    assert duration >= 0
+
+    Py.register("telemetry_fails", fn _ -> raise "no" end, owner: self())
+    {:error, _} = Py.eval("import erlang; erlang.telemetry_fails(1)", %{}, on: @pool)
+    assert_receive {:telemetry, [:py, :callback, :exception], %{duration: _}, raised}
+    assert %{function: "telemetry_fails", arity: 1, caller: ^me, kind: :error} = raised
+    assert %{reason: %RuntimeError{message: "no"}, stacktrace: [_ | _]} = raised
+  end
+
   @tag own_vm: true, on: [:thread]
   test "an inline call that takes too long, and one that does not" do
     options = [on: @pool, inline: true]
