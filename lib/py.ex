@@ -264,7 +264,8 @@ defmodule Py do
 
     cond do
       text in @own_names ->
-        raise ArgumentError, "Python's module erlang has a #{text} of its own; register another name"
+        raise ArgumentError,
+              "Python's module erlang has a #{text} of its own; register another name"
 
       text =~ ~r/^[A-Za-z][A-Za-z0-9_]*$/ ->
         text

@@ -140,7 +140,9 @@ defmodule Py.Callbacks do
   defp in_the_name_of(caller) when is_pid(caller), do: Process.put(:"$callers", [caller])
   defp in_the_name_of(_unknown), do: :ok
 
-  defp perform({:state, operation, arguments}, _caller), do: Py.State.perform(operation, arguments)
+  defp perform({:state, operation, arguments}, _caller),
+    do: Py.State.perform(operation, arguments)
+
   defp perform({:whereis, name}, _caller), do: {:ok, whereis(name)}
 
   defp perform({:send, name, node, message}, _caller) do
@@ -154,11 +156,11 @@ defmodule Py.Callbacks do
   defp perform({:has, name}, _caller), do: {:ok, :ets.member(@names, name)}
 
   defp perform({:call, function, arguments, keywords}, caller) when is_function(function),
-    do: apply_to(function, inspect(function), function, arguments, keywords, caller)
+    do: apply_to(function, function, arguments, keywords, caller)
 
   defp perform({:call, name, arguments, keywords}, caller) do
     case :ets.lookup(@names, name) do
-      [{^name, function, _owner}] -> apply_to(function, name, name, arguments, keywords, caller)
+      [{^name, function, _owner}] -> apply_to(function, name, arguments, keywords, caller)
       [] -> {:error, {:attribute, "no Elixir function is registered as #{inspect(name)}"}}
     end
   end
@@ -172,9 +174,9 @@ defmodule Py.Callbacks do
     ArgumentError -> nil
   end
 
-  defp apply_to(function, text, subject, arguments, keywords, caller) do
-    with {:ok, arguments} <- with_keywords(arguments, keywords, text),
-         :ok <- check_arity(function, text, arguments, keywords) do
+  defp apply_to(function, subject, arguments, keywords, caller) do
+    with {:ok, arguments} <- with_keywords(arguments, keywords, subject),
+         :ok <- check_arity(function, subject, arguments, keywords) do
       facts = %{function: subject, arity: length(arguments), caller: caller}
       {:ok, Telemetry.callback(facts, fn -> run(function, arguments) end)}
     end
@@ -192,8 +194,12 @@ defmodule Py.Callbacks do
   rescue
     # Names come from Python: none of them becomes an atom.
     ArgumentError ->
-      {:error, {:type, "#{name}() got a keyword that no Elixir code has: #{unknown(keywords)}"}}
+      {:error,
+       {:type, "#{shown(name)} got a keyword that no Elixir code has: #{unknown(keywords)}"}}
   end
+
+  defp shown(name) when is_binary(name), do: name <> "()"
+  defp shown(function), do: inspect(function)
 
   defp unknown(keywords) do
     keywords |> Map.keys() |> Enum.reject(&existing?/1) |> Enum.map_join(", ", &inspect/1)
@@ -218,7 +224,7 @@ defmodule Py.Callbacks do
           do: "#{given} were given",
           else: "#{given} were given, keywords counting as one"
 
-      {:error, {:type, "#{name}() takes #{takes} arguments, and #{counted}"}}
+      {:error, {:type, "#{shown(name)} takes #{takes} arguments, and #{counted}"}}
     end
   end
 

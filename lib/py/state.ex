@@ -144,14 +144,17 @@ defmodule Py.State do
     end
   end
 
-  def perform("set", [key, value]), do: guarded(fn -> set(key, value) && nil end)
-  def perform("delete", [key]), do: guarded(fn -> delete(key) && nil end)
+  def perform("set", [key, value]), do: guarded(fn -> set(key, value) end)
+  def perform("delete", [key]), do: guarded(fn -> delete(key) end)
   def perform("keys", []), do: {:ok, keys()}
   def perform("incr", [key, by]), do: guarded(fn -> incr(key, by) end)
-  def perform("clear", []), do: guarded(fn -> clear() && nil end)
+  def perform("clear", []), do: guarded(&clear/0)
 
   defp guarded(function) do
-    {:ok, function.()}
+    case function.() do
+      :ok -> {:ok, nil}
+      sum -> {:ok, sum}
+    end
   rescue
     error in ArgumentError -> {:error, {:runtime, error.message}}
   end

@@ -75,7 +75,8 @@ defmodule Py.Telemetry do
   @doc false
   @spec callback(map, (-> result)) :: result when result: term
   def callback(facts, run) do
-    if loaded?(), do: emit_around(facts, run), else: run.()
+    # The pool that is called from has had it loaded, where there is one.
+    if function_exported?(:telemetry, :execute, 3), do: emit_around(facts, run), else: run.()
   end
 
   defp emit_around(facts, run) do
