@@ -32,7 +32,7 @@ defmodule Py.Cases.InlineTest do
 
   setup %{pool: pool} do
     # What runs for the first time may take longer than a call inline should.
-    {:ok, "py-main"} = call(pool, :__main__, :where)
+    {:ok, "py-" <> _} = call(pool, :__main__, :where)
     opens(pool)
   end
 
@@ -48,7 +48,7 @@ defmodule Py.Cases.InlineTest do
 
   test "it runs on the calling scheduler", %{pool: pool} do
     assert where(pool) =~ "sched"
-    assert call(pool, :__main__, :where) == {:ok, "py-main"}
+    assert {:ok, "py-" <> _} = call(pool, :__main__, :where)
   end
 
   test "every kind of request, and its errors", %{pool: pool} do
@@ -166,14 +166,14 @@ defmodule Py.Cases.InlineTest do
   test "a thread that is not Py's closes the gate while it lives", %{pool: pool} do
     assert {:ok, nil} = call(pool, :__main__, :start_thread)
     eventually(fn -> Py.Pool.info(pool).inline == {:closed, :foreign_threads} end)
-    assert where(pool) == "py-main"
+    assert where(pool) =~ "py-"
     assert {:ok, nil} = call(pool, :__main__, :end_thread)
     eventually(fn -> inside?(pool) end)
 
     # One that was started inline is seen at once.
     assert {:ok, nil} = call(pool, :__main__, :start_thread, [], [], inline: true)
     assert Py.Pool.info(pool).inline == {:closed, :foreign_threads}
-    assert where(pool) == "py-main"
+    assert where(pool) =~ "py-"
     assert {:ok, nil} = call(pool, :__main__, :end_thread)
     eventually(fn -> inside?(pool) end)
   end
@@ -260,7 +260,9 @@ defmodule Py.Cases.InlineTest do
     test name, %{pool: pool, code: code} do
       case inline(pool, code) do
         {:ok, value} -> assert is_integer(value) or is_boolean(value)
-        failed -> assert error(failed).type in @errors
+        {:error, %{kind: :python, type: type}} -> assert type in @errors
+        # Some take seconds where the stack is deep enough, and on a busy machine more than a call inline may have.
+        {:error, %{kind: :timeout, message: message}} -> assert message =~ "inline"
       end
 
       assert inline(pool, "1+1") == {:ok, 2}

@@ -7,7 +7,13 @@ defmodule Py.AsideTest do
     assert Aside.run(fn -> :done end) == {:ok, :done}
     me = self()
     assert Aside.run(fn -> Process.sleep(:infinity) end, 20) == nil
-    assert Aside.run(fn -> send(self(), :late) && send(me, :meant) end) == {:ok, :meant}
+
+    meant = fn ->
+      send(self(), :late)
+      send(me, :meant)
+    end
+
+    assert Aside.run(meant) == {:ok, :meant}
     assert Process.info(self(), :messages) == {:messages, [:meant]}
   end
 
@@ -23,8 +29,12 @@ defmodule Py.AsideTest do
   test "it ends with its caller" do
     me = self()
 
-    caller =
-      spawn(fn -> Aside.run(fn -> send(me, {:aside, self()}) && Process.sleep(:infinity) end) end)
+    endless = fn ->
+      send(me, {:aside, self()})
+      Process.sleep(:infinity)
+    end
+
+    caller = spawn(fn -> Aside.run(endless) end)
 
     assert_receive {:aside, aside}
     ref = Process.monitor(aside)
