@@ -13,6 +13,8 @@ defmodule Py.Application do
       # Python code calls Elixir functions.
       Py.Callbacks,
       Py.State,
+      # What sessions and streams have in Python ends with them.
+      Py.Tenants,
       # Pools of worker processes may be killed: somebody must tell those who wait.
       Py.Survivor,
       # One Python a node, booted by one process.

@@ -34,6 +34,23 @@ defmodule Py.Options do
     ]
   ]
 
+  @stream [
+    buffer: [
+      type: :positive,
+      default: 256,
+      doc: "how many items Python may be ahead of the consumer"
+    ]
+  ]
+
+  @stream_to [
+    stream_to: [
+      type: :pid,
+      default: nil,
+      doc:
+        "a process that gets the items of the iterable that is returned, each as a message: see `Py.Stream`"
+    ]
+  ]
+
   @place [
     file: [type: :text, default: nil, doc: "the file that tracebacks name as the code's"],
     line: [type: :positive, default: 1, doc: "the line of that file on which the code starts"]
@@ -177,6 +194,8 @@ defmodule Py.Options do
 
   @schemas %{
     call: @call,
+    async_call: @call ++ @stream_to ++ @stream,
+    stream: Keyword.take(@call, [:kwargs, :timeout, :on]) ++ @stream,
     code: Keyword.delete(@call, :kwargs) ++ @place,
     getattr: Keyword.delete(@call, :kwargs),
     gather: Keyword.drop(@call, [:kwargs, :inline]),
@@ -186,7 +205,7 @@ defmodule Py.Options do
     script: @script
   }
 
-  @type schema :: :call | :code | :getattr | :gather | :cast | :reload | :pool | :script
+  @type schema :: :call | :async_call | :stream | :code | :getattr | :gather | :cast | :reload | :pool | :script
 
   for {name, schema} <- @schemas do
     @defaults Map.new(schema, fn {key, facts} -> {key, facts[:default]} end)
@@ -272,6 +291,8 @@ defmodule Py.Options do
     "option #{key}: of #{who} must be #{expected}, got: #{inspect(value)}"
   end
 
+  defp cast(:pid, value) when is_pid(value) or is_nil(value), do: {:ok, value}
+  defp cast(:pid, _value), do: {:error, "a pid"}
   defp cast(:boolean, value) when is_boolean(value), do: {:ok, value}
   defp cast(:boolean, _value), do: {:error, "true or false"}
   defp cast(:timeout, :infinity), do: {:ok, :infinity}

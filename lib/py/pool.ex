@@ -59,7 +59,7 @@ defmodule Py.Pool do
   alias Py.Pool.Startup
 
   @enforce_keys [:name, :in, :timeout, :telemetry?]
-  defstruct [:name, :in, :native, :board, :timeout, :telemetry?, :pid, :python]
+  defstruct [:name, :in, :native, :board, :timeout, :telemetry?, :pid, :python, :home, :session]
 
   @typedoc "What a call needs to know of a pool; read without a process."
   @type t :: %__MODULE__{
@@ -70,7 +70,9 @@ defmodule Py.Pool do
           timeout: timeout,
           telemetry?: boolean,
           pid: pid,
-          python: Py.Python.t()
+          python: Py.Python.t(),
+          home: non_neg_integer | {:choose, pos_integer} | nil,
+          session: Py.Tenants.key() | nil
         }
 
   @doc """

@@ -10,6 +10,9 @@ defmodule Py.Telemetry do
   | `[:py, :callback, :start]` | `system_time`, `monotonic_time` | `function`, `arity`, `caller` |
   | `[:py, :callback, :stop]` | `duration` | the same |
   | `[:py, :callback, :exception]` | `duration` | the same and `kind`, `reason`, `stacktrace` |
+  | `[:py, :stream, :start]` | `system_time`, `monotonic_time` | `pool`, `target`, `name` |
+  | `[:py, :stream, :stop]` | `duration`, `items` | the same and `reason` |
+  | `[:py, :stream, :exception]` | `duration`, `items` | the same, `reason` and `error` |
   | `[:py, :pool, :overloaded]` | `queued`, `running` | `pool`, `size`, `max_queue` |
   | `[:py, :inline, :overrun]` | `duration` | `pool`, `kind`, `target`, `name` |
 
@@ -25,6 +28,9 @@ defmodule Py.Telemetry do
   registered name or the function itself, `arity` the number of its arguments, `caller` the process whose call of Python
   called it, `nil` where that is not known; `kind`, `reason` and `stacktrace` are what it raised. One that is ended with its
   call has no last event.
+
+  The events of a stream are emitted by a process of its own: `items` is how many it handed over; the `reason` of a stop is `:done`, or
+  `:halted` where the consumer wanted no more or died.
 
   Of an asynchronous call, stop or exception is emitted when `Py.await/2`, `Py.yield/2` or `Py.cancel/1` gets its result;
   of a cast, when it ends. With `on: {pool, node}` events are emitted on the node of the pool.
@@ -99,6 +105,33 @@ defmodule Py.Telemetry do
         result
     end
   end
+
+  @doc false
+  @spec start_stream(Pool.t(), tuple) :: span | nil
+  def start_stream(%Pool{telemetry?: false}, _request), do: nil
+
+  def start_stream(%Pool{name: pool}, {:call, target, name, _args, _kwargs}) do
+    now = System.monotonic_time()
+    facts = %{pool: pool, target: target, name: name}
+    times = %{system_time: System.system_time(), monotonic_time: now}
+    :telemetry.execute([:py, :stream, :start], times, facts)
+    {now, facts}
+  end
+
+  @doc false
+  @spec stop_stream(span | nil, non_neg_integer, :done | :halted | Error.t()) :: :ok
+  def stop_stream(nil, _items, _end), do: :ok
+
+  def stop_stream({start, facts}, items, how) do
+    times = %{duration: System.monotonic_time() - start, items: items}
+    {event, facts} = ended(how, facts)
+    :telemetry.execute([:py, :stream, event], times, facts)
+  end
+
+  defp ended(%Error{kind: kind} = error, facts),
+    do: {:exception, Map.merge(facts, %{reason: kind, error: error})}
+
+  defp ended(reason, facts), do: {:stop, Map.put(facts, :reason, reason)}
 
   @doc false
   @spec overloaded(Pool.t(), map) :: :ok

@@ -659,10 +659,12 @@ pub extern "C" fn native_module_init() -> *mut ffi::PyObject {
         method(c"pending_output", pending_output),
         method(c"loop_waits", loop_waits),
         method(c"loop_returns", loop_returns),
+        method(c"base", base),
+        method(c"may_stall", may_stall),
         // SAFETY: an entry of zeroes ends the table.
         unsafe { std::mem::zeroed() },
     ]);
-    struct Methods([ffi::PyMethodDef; 8]);
+    struct Methods([ffi::PyMethodDef; 10]);
     // SAFETY: read only.
     unsafe impl Sync for Methods {}
     // SAFETY: an entry of zeroes ends the table; there is nothing to run when the module is made.
@@ -764,6 +766,8 @@ native_function!(finish, crate::natives::finish);
 native_function!(pending_output, crate::natives::pending_output);
 native_function!(loop_waits, crate::natives::loop_waits);
 native_function!(loop_returns, crate::natives::loop_returns);
+native_function!(base, crate::natives::base);
+native_function!(may_stall, crate::natives::may_stall);
 
 // ---------------------------------------------------------------------------------------------
 // Tickets that Python keeps for us
