@@ -9,6 +9,9 @@ defmodule Py.Stream.Feeder do
 
   @module "erlang._streams"
 
+  # Milliseconds that the item gets that Python is at when nobody wants it any more.
+  @last_item 100
+
   @enforce_keys [:pool, :key, :request, :to, :ref, :way, :watch, :timeout, :credit, :piece]
   defstruct [
     :pool,
@@ -211,13 +214,26 @@ defmodule Py.Stream.Feeder do
   end
 
   defp halt(feeder) do
-    feeder |> cancel() |> close()
+    feeder |> wind_up() |> close()
     Telemetry.stop_stream(feeder.span, feeder.sent, :halted)
   end
 
   defp time_out(feeder) do
     feeder = cancel(feeder)
     fail(feeder, Error.new(:timeout, "no item came within #{feeder.timeout} ms"))
+  end
+
+  # A request that is in progress ends by itself after an item or a piece of quick ones. Then the iterable is closed by a
+  # request that may call Elixir; what is interrupted may not, since nobody waits for it.
+  defp wind_up(%{tag: nil} = feeder), do: feeder
+
+  defp wind_up(%{tag: tag} = feeder) do
+    receive do
+      {:py_home, ^tag, number} -> feeder |> settle(number) |> wind_up()
+      {:py_result, ^tag, _nobody_wants_it} -> %{feeder | tag: nil, ticket: nil}
+    after
+      @last_item -> cancel(feeder)
+    end
   end
 
   defp cancel(%{ticket: nil} = feeder), do: feeder
