@@ -366,6 +366,11 @@ impl ThreadId {
         ThreadId(unsafe { ffi::PyThread_get_thread_ident() } as c_long)
     }
 
+    /// The thread of that number; that of none is nobody.
+    pub fn numbered(number: c_long) -> Self {
+        ThreadId(number)
+    }
+
     /// The number that `threading.get_ident` gives.
     pub fn number(self) -> c_long {
         self.0
@@ -661,10 +666,11 @@ pub extern "C" fn native_module_init() -> *mut ffi::PyObject {
         method(c"loop_returns", loop_returns),
         method(c"base", base),
         method(c"may_stall", may_stall),
+        method(c"interrupt_thread", interrupt_thread),
         // SAFETY: an entry of zeroes ends the table.
         unsafe { std::mem::zeroed() },
     ]);
-    struct Methods([ffi::PyMethodDef; 10]);
+    struct Methods([ffi::PyMethodDef; 11]);
     // SAFETY: read only.
     unsafe impl Sync for Methods {}
     // SAFETY: an entry of zeroes ends the table; there is nothing to run when the module is made.
@@ -768,6 +774,7 @@ native_function!(loop_waits, crate::natives::loop_waits);
 native_function!(loop_returns, crate::natives::loop_returns);
 native_function!(base, crate::natives::base);
 native_function!(may_stall, crate::natives::may_stall);
+native_function!(interrupt_thread, crate::natives::interrupt_thread);
 
 // ---------------------------------------------------------------------------------------------
 // Tickets that Python keeps for us

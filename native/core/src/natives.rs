@@ -118,3 +118,21 @@ pub fn may_stall<'py>(
     }
     Ok(py.None().into_bound(py))
 }
+
+/// Has a thread of a session's interrupted, or takes that back.
+pub fn interrupt_thread<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    arguments: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let [ident, interrupt] = arguments else {
+        return Err(PyTypeError::new_err("interrupt_thread(ident, interrupt) takes two arguments"));
+    };
+    let thread = ffi::ThreadId::numbered(ident.extract()?);
+    if interrupt.is_truthy()? {
+        thread.raise(interpreter.hooks.cancelled.bind(py));
+    } else {
+        thread.take_back(py);
+    }
+    Ok(py.None().into_bound(py))
+}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import _erlang
 from erlang._exceptions import ElixirError
 from erlang._output import current_leader
@@ -101,7 +103,13 @@ def function(name: str) -> Callable[..., object]:
 
 
 def _ask(what: tuple[object, ...]) -> tuple[str, Any]:
-    return _erlang.ask(_ASK, (current_leader(), what))
+    question = (current_leader(), what)
+    # Only sessions with a thread of their own have that imported.
+    threads: Any = sys.modules.get("erlang._threads")
+    thread = threads and threads.here()
+    answer: tuple[str, Any]
+    answer = thread.ask(_ASK, question) if thread else _erlang.ask(_ASK, question)
+    return answer
 
 
 def _error(kind: str, what: Any) -> Exception:

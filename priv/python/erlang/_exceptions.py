@@ -44,3 +44,9 @@ class DecodeError(ValueError):
     """A Python value has no Elixir value."""
 
     __module__ = "erlang"
+
+
+class SessionLost(RuntimeError):
+    """The session that a call was to run in has ended."""
+
+    __module__ = "erlang"

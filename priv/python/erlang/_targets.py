@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 import _erlang
+from erlang._sessions import current
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,13 +13,24 @@ if TYPE_CHECKING:
 
 
 def resolve(target: str, name: str) -> Any:
-    """`target.name`, which may be dotted; `__main__` is the base namespace of the pool."""
-    found: Any = _erlang.base() if target == "__main__" else _module(target)
+    """`target.name`, which may be dotted; `__main__` is the session, and the base of its pool."""
     if not name:
         raise TypeError("the name of a function or attribute is empty")
-    for part in name.split("."):
+    first, *others = name.split(".")
+    found: Any = _named(first) if target == "__main__" else getattr(_module(target), first)
+    for part in others:
         found = getattr(found, part)
     return found
+
+
+def _named(name: str) -> object:
+    session = current()
+    if session is None:
+        return getattr(_erlang.base(), name)
+    for names in (session.namespace, session.base):
+        if name in names:
+            return names[name]
+    raise AttributeError(f"this session, and the module '__main__', has no attribute {name!r}")
 
 
 def _module(name: str) -> object:
