@@ -2,7 +2,7 @@ defmodule Py do
   @external_resource readme = Path.expand("../README.md", __DIR__)
   @moduledoc File.read!(readme)
 
-  alias Py.{Buffer, Bytes, Caller, Cast, Code, Error, Future, Options, Script}
+  alias Py.{Buffer, Bytes, Caller, Cast, Code, Context, Error, Future, Options, Script}
 
   @typedoc "A module, as an atom or a string: `:math`, `\"os.path\"`."
   @type target :: atom | String.t()
@@ -35,7 +35,7 @@ defmodule Py do
   @spec call(target, name, list, keyword) :: result
   def call(target, name, args \\ [], options \\ []) do
     {request, options} = request!(target, name, args, options, :call, "Py.call")
-    Caller.run(request, options)
+    request |> Context.wrap(options) |> Caller.run(options)
   end
 
   @doc """
@@ -56,7 +56,7 @@ defmodule Py do
   @spec eval(code, variables, keyword) :: result
   def eval(code, variables \\ %{}, options \\ []) do
     {request, options} = code!(:eval, code, variables, options, "Py.eval")
-    Caller.run(request, options)
+    request |> Context.wrap(options) |> Caller.run(options)
   end
 
   @doc """
@@ -68,7 +68,7 @@ defmodule Py do
   @spec exec(code, variables, keyword) :: :ok | {:error, Error.t()}
   def exec(code, variables \\ %{}, options \\ []) do
     {request, options} = code!(:exec, code, variables, options, "Py.exec")
-    Caller.run(request, options)
+    request |> Context.wrap(options) |> Caller.run(options)
   end
 
   @doc """
@@ -96,7 +96,7 @@ defmodule Py do
   @spec cast(target, name, list, keyword) :: :ok
   def cast(target, name, args \\ [], options \\ []) do
     {request, options} = request!(target, name, args, options, :cast, "Py.cast")
-    Cast.cast(request, options)
+    request |> Context.wrap(options) |> Cast.cast(options)
   end
 
   @doc """
@@ -117,7 +117,7 @@ defmodule Py do
   @spec async_call(target, name, list, keyword) :: Future.t()
   def async_call(target, name, args \\ [], options \\ []) do
     {request, options} = request!(target, name, args, options, :async_call, "Py.async_call")
-    Future.start(request, options)
+    request |> Context.wrap(options) |> Future.start(options)
   end
 
   @doc """
@@ -140,7 +140,7 @@ defmodule Py do
   @spec stream(target, name, list, keyword) :: Enumerable.t()
   def stream(target, name, args \\ [], options \\ []) do
     {request, options} = request!(target, name, args, options, :stream, "Py.stream")
-    Py.Stream.new(request, options)
+    request |> Context.wrap(options) |> Py.Stream.new(options)
   end
 
   @doc """
@@ -211,7 +211,7 @@ defmodule Py do
   def gather(calls, options \\ []) do
     options = Options.check!(options, :gather, "Py.gather")
     # All are checked before the first one runs.
-    requests = Enum.map(calls, &gathered!/1)
+    requests = for call <- calls, do: call |> gathered!() |> Context.wrap(options)
     futures = Enum.map(requests, &Future.start(&1, options))
     await_many(futures)
   end
@@ -284,8 +284,8 @@ defmodule Py do
   end
 
   # What `erlang/__init__.py` has: a function of that name could be called by `erlang.call` only.
-  @own_names ~w(Atom Cancelled DecodeError ElixirError EncodeError Pid Port Ref acall annotations call send whereis
-                state_clear state_decr state_delete state_get state_incr state_keys state_set)
+  @own_names ~w(Atom Cancelled DecodeError ElixirError EncodeError Pid Port Ref acall annotations aprogress call progress
+                send state_clear state_decr state_delete state_get state_incr state_keys state_set traceparent whereis)
 
   # Names that Python can write as such.
   defp callable!(name) do

@@ -165,6 +165,11 @@ defmodule Py.Callbacks do
     end
   end
 
+  # What it returns is nobody's, and need not have a value in Python.
+  defp perform({:progress, function, arguments}, caller) when is_function(function, 3) do
+    with {:ok, _ignored} <- apply_to(function, function, arguments, %{}, caller), do: {:ok, nil}
+  end
+
   defp whereis(name) do
     case Process.whereis(String.to_existing_atom(name)) do
       pid when is_pid(pid) -> pid

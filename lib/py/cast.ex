@@ -8,6 +8,7 @@ defmodule Py.Cast do
   require Logger
 
   alias Py.{Caller, Error, Pool, Telemetry}
+  alias Py.Switchboard.Request
 
   @spec start_link(term) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
@@ -65,8 +66,8 @@ defmodule Py.Cast do
     report(Caller.run(request, options), request, leader)
   end
 
-  defp report({:error, %Error{} = error}, {:call, target, name, _args, _kwargs}, leader) do
-    Logger.error("Py.cast of #{target}.#{name} failed: #{Exception.message(error)}",
+  defp report({:error, %Error{} = error}, request, leader) do
+    Logger.error("Py.cast of #{Request.subject(request)} failed: #{Exception.message(error)}",
       domain: [:python],
       gl: leader,
       crash_reason: {error, []}

@@ -31,6 +31,18 @@ defmodule Py.Options do
       default: false,
       doc:
         "says that the function returns within a fraction of a millisecond: run it on the calling scheduler, where Python is free and that is safe, else through the queue, with the same result. See `Py.Pool.info/1` for why it is not"
+    ],
+    progress: [
+      type: {:function, 3},
+      default: nil,
+      doc:
+        "a function of `done, total, note`: what Python gives to `erlang.progress`, as it comes; see \"Progress\""
+    ],
+    traceparent: [
+      type: :traceparent,
+      default: nil,
+      doc:
+        "the trace that the call is part of, as in the HTTP header of that name; see \"Traces\". Default: `traceparent` of the caller's Logger metadata"
     ]
   ]
 
@@ -197,9 +209,9 @@ defmodule Py.Options do
     async_call: @call ++ @stream_to ++ @stream,
     stream: Keyword.take(@call, [:kwargs, :timeout, :on]) ++ @stream,
     code: Keyword.delete(@call, :kwargs) ++ @place,
-    getattr: Keyword.delete(@call, :kwargs),
+    getattr: Keyword.drop(@call, [:kwargs, :progress, :traceparent]),
     gather: Keyword.drop(@call, [:kwargs, :inline]),
-    cast: Keyword.take(@call, [:kwargs, :timeout, :on]),
+    cast: Keyword.take(@call, [:kwargs, :timeout, :on, :progress, :traceparent]),
     reload: @short,
     pool: @pool,
     script: @script
@@ -336,6 +348,18 @@ defmodule Py.Options do
   defp cast(:code, %Py.Code{} = code), do: {:ok, code}
   defp cast(:code, value) when is_binary(value) or is_nil(value), do: {:ok, value}
   defp cast(:code, _value), do: {:error, "a string or ~P code"}
+
+  defp cast(:traceparent, nil), do: {:ok, nil}
+
+  defp cast(:traceparent, value) do
+    if Py.Trace.parent?(value),
+      do: {:ok, value},
+      else: {:error, "like \"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\""}
+  end
+
+  defp cast({:function, _arity}, nil), do: {:ok, nil}
+  defp cast({:function, arity}, value) when is_function(value, arity), do: {:ok, value}
+  defp cast({:function, arity}, _value), do: {:error, "a function of arity #{arity}"}
 
   defp cast({:in, values}, value) do
     if value in values, do: {:ok, value}, else: {:error, "one of #{list(values)}"}

@@ -156,6 +156,7 @@ defmodule Py.Telemetry do
   defp facts({:getattr, target, name}), do: %{kind: :getattr, target: target, name: name}
   defp facts({:reload, module}), do: %{kind: :reload, target: module, name: nil}
   defp facts({kind, _code, _vars, _file, _line}), do: %{kind: kind, target: nil, name: nil}
+  defp facts({:within, request, _context}), do: facts(request)
 
   defp value({:ok, value}), do: value
   defp value(:ok), do: nil

@@ -48,6 +48,7 @@ defmodule Py.Switchboard.Request do
   def subject({:getattr, target, name}), do: "#{target}.#{name}"
   def subject({:reload, module}), do: "reload #{module}"
   def subject({kind, _code, _vars, _file, _line}), do: Atom.to_string(kind)
+  def subject({:within, request, _context}), do: subject(request)
 
   @doc "Hands on what a worker answered."
   @spec reply(t, :reply | :fault, non_neg_integer, binary) :: term

@@ -68,6 +68,8 @@ pub(crate) struct Hooks {
     pub(crate) new_base: Py<PyAny>,
     pub(crate) init: Py<PyAny>,
     pub(crate) run_code: Py<PyAny>,
+    pub(crate) within: Py<PyAny>,
+    pub(crate) await_within: Py<PyAny>,
     pub(crate) reload: Py<PyAny>,
     pub(crate) leader: Py<PyAny>,
     pub(crate) flush_output: Py<PyAny>,
@@ -87,6 +89,7 @@ impl Hooks {
     fn new(py: Python<'_>) -> PyResult<Self> {
         let types = py.import("erlang._types")?;
         let code = py.import("erlang._code")?;
+        let context = py.import("erlang._context")?;
         let output = py.import("erlang._output")?;
         let event_loop = py.import("erlang._loop")?;
         let class =
@@ -105,6 +108,8 @@ impl Hooks {
             new_base: code.getattr("new_base")?.unbind(),
             init: code.getattr("init")?.unbind(),
             run_code: code.getattr("run")?.unbind(),
+            within: context.getattr("within")?.unbind(),
+            await_within: context.getattr("await_within")?.unbind(),
             reload: code.getattr("reload")?.unbind(),
             leader: output.getattr("leader")?.unbind(),
             flush_output: output.getattr("flush")?.unbind(),
@@ -349,16 +354,30 @@ impl Interpreter {
         pool: usize,
         source: &Source<'py>,
         wants_value: bool,
+        context: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let base = self.base(py, pool)?;
-        self.hooks.run_code.bind(py).call1((
-            &source.code,
-            &source.variables,
-            base,
-            &source.file,
-            source.line,
-            wants_value,
-        ))
+        let run = self.hooks.run_code.bind(py);
+        let run = context.map_or_else(|| Ok(run.clone()), |context| self.within(context, run))?;
+        run.call1((&source.code, &source.variables, base, &source.file, source.line, wants_value))
+    }
+
+    /// The function, as one that runs in a context.
+    pub(crate) fn within<'py>(
+        &self,
+        context: &Bound<'py, PyDict>,
+        function: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.hooks.within.bind(context.py()).call1((context, function))
+    }
+
+    /// The coroutine, as one that is awaited in a context.
+    pub(crate) fn await_within<'py>(
+        &self,
+        context: &Bound<'py, PyDict>,
+        coroutine: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.hooks.await_within.bind(context.py()).call1((context, coroutine))
     }
 
     pub(crate) fn start_pool<'py>(

@@ -106,6 +106,7 @@ pub fn verb(request: Term<'_>) -> Option<(Verb, Elements<'_>)> {
         (atoms::exec(), 5, Verb::Exec),
         (atoms::getattr(), 3, Verb::GetAttr),
         (atoms::reload(), 2, Verb::Reload),
+        (atoms::within(), 3, Verb::Within),
     ];
     let verb = verbs.into_iter().find(|(name, arity, _)| *name == first && *arity == count)?;
     Some((verb.2, elements))

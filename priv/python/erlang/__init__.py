@@ -5,6 +5,7 @@ from __future__ import annotations
 from erlang._callbacks import acall, call, whereis
 from erlang._exceptions import Cancelled, DecodeError, ElixirError, EncodeError
 from erlang._messages import send
+from erlang._progress import aprogress, progress
 from erlang._state import (
     state_clear,
     state_decr,
@@ -15,6 +16,7 @@ from erlang._state import (
     state_set,
 )
 from erlang._terms import Atom, Pid, Port, Ref
+from erlang._trace import traceparent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ __all__ = [
     "Port",
     "Ref",
     "acall",
+    "aprogress",
     "call",
+    "progress",
     "send",
     "state_clear",
     "state_decr",
@@ -39,6 +43,7 @@ __all__ = [
     "state_incr",
     "state_keys",
     "state_set",
+    "traceparent",
     "whereis",
 ]
 
