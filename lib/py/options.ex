@@ -175,6 +175,15 @@ defmodule Py.Options do
     ]
   ]
 
+  @channel [
+    name: [type: :name, default: nil, doc: "an atom, by which Elixir and Python find the channel"],
+    max_size: [
+      type: :positive,
+      default: 256,
+      doc: "how many items the buffer holds; whoever puts one more waits"
+    ]
+  ]
+
   @schemas %{
     call: @call,
     code: Keyword.delete(@call, :kwargs) ++ @place,
@@ -183,10 +192,12 @@ defmodule Py.Options do
     cast: Keyword.take(@call, [:kwargs, :timeout, :on]),
     reload: @short,
     pool: @pool,
-    script: @script
+    script: @script,
+    channel: @channel
   }
 
-  @type schema :: :call | :code | :getattr | :gather | :cast | :reload | :pool | :script
+  @type schema ::
+          :call | :code | :getattr | :gather | :cast | :reload | :pool | :script | :channel
 
   for {name, schema} <- @schemas do
     @defaults Map.new(schema, fn {key, facts} -> {key, facts[:default]} end)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from erlang._callbacks import acall, call, whereis
-from erlang._exceptions import Cancelled, DecodeError, ElixirError, EncodeError
+from erlang._channels import Channel
+from erlang._exceptions import Cancelled, Closed, DecodeError, ElixirError, EncodeError
 from erlang._messages import send
 from erlang._state import (
     state_clear,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Atom",
     "Cancelled",
+    "Channel",
+    "Closed",
     "DecodeError",
     "ElixirError",
     "EncodeError",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import _erlang
-from erlang._exceptions import ElixirError
+from erlang._exceptions import Closed, ElixirError
 from erlang._output import current_leader
 from erlang._terms import Atom
 
@@ -22,6 +22,9 @@ _ERRORS: dict[str, type[Exception]] = {
     "attribute": AttributeError,
     "type": TypeError,
     "runtime": RuntimeError,
+    "value": ValueError,
+    "timeout": TimeoutError,
+    "closed": Closed,
 }
 
 
