@@ -284,8 +284,9 @@ defmodule Py do
   end
 
   # What `erlang/__init__.py` has: a function of that name could be called by `erlang.call` only.
-  @own_names ~w(Atom Cancelled DecodeError ElixirError EncodeError Pid Port Ref acall annotations aprogress call progress
-                send state_clear state_decr state_delete state_get state_incr state_keys state_set traceparent whereis)
+  @own_names ~w(Atom Cancelled Channel Closed DecodeError ElixirError EncodeError Pid Port Ref SessionLost acall
+                annotations aprogress call progress send state_clear state_decr state_delete state_get state_incr
+                state_keys state_set traceparent whereis)
 
   # Names that Python can write as such.
   defp callable!(name) do

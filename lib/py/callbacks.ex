@@ -6,7 +6,7 @@ defmodule Py.Callbacks do
 
   use GenServer
 
-  alias Py.{Native, Telemetry}
+  alias Py.{Awaiting, Native, Telemetry}
   alias Py.Worker.Frame
 
   @names __MODULE__.Names
@@ -32,8 +32,9 @@ defmodule Py.Callbacks do
     :ets.new(@names, [:named_table, read_concurrency: true])
     abandon_questions()
 
-    # By question the process that answers, by its monitor the question, by an owner's monitor its name.
-    {:ok, %{answering: %{}, questions: %{}, owners: %{}}}
+    # By question the process that answers, by its monitor the question, by an owner's monitor its name, by a worker's port
+    # the monitor of that.
+    {:ok, %{answering: %{}, questions: %{}, owners: %{}, ports: %{}}}
   end
 
   # Those that were asked before the process that heard them was restarted. Without a Python there are none.
@@ -70,8 +71,9 @@ defmodule Py.Callbacks do
   def handle_info({:py_ask, number, caller, what}, state) when is_integer(number),
     do: {:noreply, ask({:node, number}, caller, what, state)}
 
-  def handle_info({:py_ask, {:worker, _board, _port, _number} = asker, caller, what}, state),
-    do: {:noreply, ask(asker, caller, what, state)}
+  def handle_info({:py_ask, {:worker, _board, port, _number} = asker, caller, what}, state)
+      when is_port(port),
+      do: {:noreply, ask(asker, caller, what, watch(port, state))}
 
   def handle_info({:py_forget, number}, state) when is_integer(number),
     do: {:noreply, forget({:node, number}, state)}
@@ -92,7 +94,17 @@ defmodule Py.Callbacks do
     end
   end
 
+  # A worker process has ended: none of its threads waits any more.
+  def handle_info({:DOWN, _monitor, :port, port, _reason}, state) do
+    asked = for {:worker, _board, ^port, _number} = asker <- Map.keys(state.answering), do: asker
+    state = %{state | ports: Map.delete(state.ports, port)}
+    {:noreply, Enum.reduce(asked, state, &forget/2)}
+  end
+
   def handle_info(_other, state), do: {:noreply, state}
+
+  defp watch(port, state) when is_map_key(state.ports, port), do: state
+  defp watch(port, state), do: put_in(state.ports[port], Port.monitor(port))
 
   defp ask(asker, caller, what, state) do
     {pid, monitor} = spawn_monitor(fn -> serve(asker, caller, what) end)
@@ -122,8 +134,11 @@ defmodule Py.Callbacks do
   defp serve(asker, caller, {leader, what}) do
     Process.group_leader(self(), leader)
     in_the_name_of(caller)
-    answer(asker, perform(what, caller))
+    answer(asker, perform(what, caller, asker))
   end
+
+  defp perform({:await, "open", []}, _caller, asker), do: {:ok, Awaiting.open(asker)}
+  defp perform(what, caller, _asker), do: perform(what, caller)
 
   defp in_the_name_of(caller) when is_pid(caller) and node(caller) == node() do
     case Process.info(caller, :dictionary) do
@@ -140,12 +155,20 @@ defmodule Py.Callbacks do
   defp in_the_name_of(caller) when is_pid(caller), do: Process.put(:"$callers", [caller])
   defp in_the_name_of(_unknown), do: :ok
 
-  defp perform({:state, operation, arguments}, _caller),
+  @doc "What is asked, done by the process that is to answer it."
+  @spec perform(term, term) :: {:ok, term} | {:error, term}
+  def perform({:state, operation, arguments}, _caller),
     do: Py.State.perform(operation, arguments)
 
-  defp perform({:whereis, name}, _caller), do: {:ok, whereis(name)}
+  def perform({:channel, operation, arguments}, _caller),
+    do: Py.Channel.perform(operation, arguments)
 
-  defp perform({:send, name, node, message}, _caller) do
+  def perform({:await, operation, arguments}, _caller),
+    do: Awaiting.perform(operation, arguments)
+
+  def perform({:whereis, name}, _caller), do: {:ok, whereis(name)}
+
+  def perform({:send, name, node, message}, _caller) do
     send({String.to_existing_atom(name), String.to_existing_atom(node)}, message)
     {:ok, true}
   rescue
@@ -153,12 +176,12 @@ defmodule Py.Callbacks do
     ArgumentError -> {:ok, false}
   end
 
-  defp perform({:has, name}, _caller), do: {:ok, :ets.member(@names, name)}
+  def perform({:has, name}, _caller), do: {:ok, :ets.member(@names, name)}
 
-  defp perform({:call, function, arguments, keywords}, caller) when is_function(function),
+  def perform({:call, function, arguments, keywords}, caller) when is_function(function),
     do: apply_to(function, function, arguments, keywords, caller)
 
-  defp perform({:call, name, arguments, keywords}, caller) do
+  def perform({:call, name, arguments, keywords}, caller) do
     case :ets.lookup(@names, name) do
       [{^name, function, _owner}] -> apply_to(function, name, arguments, keywords, caller)
       [] -> {:error, {:attribute, "no Elixir function is registered as #{inspect(name)}"}}
@@ -166,7 +189,7 @@ defmodule Py.Callbacks do
   end
 
   # What it returns is nobody's, and need not have a value in Python.
-  defp perform({:progress, function, arguments}, caller) when is_function(function, 3) do
+  def perform({:progress, function, arguments}, caller) when is_function(function, 3) do
     with {:ok, _ignored} <- apply_to(function, function, arguments, %{}, caller), do: {:ok, nil}
   end
 
@@ -258,7 +281,9 @@ defmodule Py.Callbacks do
   defp type_text(:error, %module{}), do: inspect(module)
   defp type_text(kind, _reason), do: Atom.to_string(kind)
 
-  defp died(reason) do
+  @doc "The answer of a process that ended before it had one."
+  @spec died(term) :: {:error, term}
+  def died(reason) do
     {:error,
      {:raised,
       %{

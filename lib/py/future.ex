@@ -46,6 +46,9 @@ defmodule Py.Future do
     new(on, ref, proxy, nil)
   end
 
+  def start(request, %{on: session} = options) when is_pid(session) and node(session) != node(),
+    do: start(request, %{options | on: {session, node(session)}})
+
   def start(request, %{on: name, timeout: timeout}) do
     ref = make_ref()
 

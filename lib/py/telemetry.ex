@@ -13,6 +13,8 @@ defmodule Py.Telemetry do
   | `[:py, :stream, :start]` | `system_time`, `monotonic_time` | `pool`, `target`, `name` |
   | `[:py, :stream, :stop]` | `duration`, `items` | the same and `reason` |
   | `[:py, :stream, :exception]` | `duration`, `items` | the same, `reason` and `error` |
+  | `[:py, :session, :start]` | `system_time`, `monotonic_time` | `pool` |
+  | `[:py, :session, :stop]` | `duration` | `pool`, `reason` |
   | `[:py, :pool, :overloaded]` | `queued`, `running` | `pool`, `size`, `max_queue` |
   | `[:py, :inline, :overrun]` | `duration` | `pool`, `kind`, `target`, `name` |
 
@@ -29,7 +31,7 @@ defmodule Py.Telemetry do
   called it, `nil` where that is not known; `kind`, `reason` and `stacktrace` are what it raised. One that is ended with its
   call has no last event.
 
-  The events of a stream are emitted by a process of its own: `items` is how many it handed over; the `reason` of a stop is `:done`, or
+  The `reason` of a session's stop is that of its process. The events of a stream are emitted by a process of its own: `items` is how many it handed over; the `reason` of a stop is `:done`, or
   `:halted` where the consumer wanted no more or died.
 
   Of an asynchronous call, stop or exception is emitted when `Py.await/2`, `Py.yield/2` or `Py.cancel/1` gets its result;
@@ -132,6 +134,26 @@ defmodule Py.Telemetry do
     do: {:exception, Map.merge(facts, %{reason: kind, error: error})}
 
   defp ended(reason, facts), do: {:stop, Map.put(facts, :reason, reason)}
+
+  @doc false
+  @spec start_session(Pool.t()) :: span | nil
+  def start_session(%Pool{telemetry?: false}), do: nil
+
+  def start_session(%Pool{name: pool}) do
+    now = System.monotonic_time()
+    times = %{system_time: System.system_time(), monotonic_time: now}
+    :telemetry.execute([:py, :session, :start], times, %{pool: pool})
+    {now, %{pool: pool}}
+  end
+
+  @doc false
+  @spec stop_session(span | nil, term) :: :ok
+  def stop_session(nil, _reason), do: :ok
+
+  def stop_session({start, facts}, reason) do
+    times = %{duration: System.monotonic_time() - start}
+    :telemetry.execute([:py, :session, :stop], times, Map.put(facts, :reason, reason))
+  end
 
   @doc false
   @spec overloaded(Pool.t(), map) :: :ok

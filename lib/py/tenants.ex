@@ -6,13 +6,15 @@ defmodule Py.Tenants do
 
   use GenServer
 
-  alias Py.{Caller, Pool}
+  alias Py.{Caller, Error, Pool, Session, Telemetry}
 
   @typedoc "Names what a tenant has, in Python too."
   @type key :: pos_integer
 
-  @typedoc "Where that is, and what closes it: a function of that name in `module`, which takes the key."
-  @type tenancy :: %{pool: Pool.t(), key: key, module: String.t()}
+  @typedoc """
+  Where that is, and what closes it: the function `close` of `module`, which takes the key. With a span its end is an event.
+  """
+  @type tenancy :: %{pool: Pool.t(), key: key, module: String.t(), span: Telemetry.span() | nil}
 
   @spec start_link(term) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
@@ -20,9 +22,10 @@ defmodule Py.Tenants do
   @spec new_key() :: key
   def new_key, do: System.unique_integer([:positive])
 
-  @doc "Watches the calling process from now on. Where its home is known later, it says so again."
-  @spec move_in(tenancy) :: :ok
-  def move_in(tenancy), do: GenServer.call(__MODULE__, {:move_in, self(), tenancy}, :infinity)
+  @doc "Watches the calling process from now on, unless its pool has so many of its kind. Later calls say where it is."
+  @spec move_in(tenancy, pos_integer | :infinity) :: :ok | {:error, Error.t()}
+  def move_in(tenancy, limit \\ :infinity),
+    do: GenServer.call(__MODULE__, {:move_in, self(), tenancy, limit}, :infinity)
 
   @doc "It has closed what it had."
   @spec move_out(tenancy) :: :ok
@@ -34,7 +37,7 @@ defmodule Py.Tenants do
   @doc "Closes what a tenant had, and waits for that."
   @spec close(tenancy) :: Caller.result()
   # Of what never came to a worker there is nothing.
-  def close(%{pool: %{in: :process, home: {:choose, _key}}}), do: {:ok, nil}
+  def close(%{pool: %{in: :process, home: {_any, _key}}}), do: {:ok, nil}
 
   def close(%{pool: pool, key: key, module: module}) do
     ref = make_ref()
@@ -46,42 +49,82 @@ defmodule Py.Tenants do
     end
   end
 
+  # --- the process --------------------------------------------------------------------------------
+
+  defstruct tenants: %{}, counts: %{}
+
   @impl true
-  def init(nil), do: {:ok, %{}}
-
-  # The state: by pid, the monitor of a tenant and what it has.
-  @impl true
-  def handle_call({:move_in, pid, tenancy}, _from, tenants) do
-    monitor =
-      case tenants do
-        %{^pid => {monitor, _before}} -> monitor
-        _new -> Process.monitor(pid)
-      end
-
-    {:reply, :ok, Map.put(tenants, pid, {monitor, tenancy})}
-  end
-
-  def handle_call({:move_out, pid}, _from, tenants) do
-    {tenant, tenants} = Map.pop(tenants, pid)
-    with {monitor, _tenancy} <- tenant, do: Process.demonitor(monitor, [:flush])
-    {:reply, :ok, tenants}
+  def init(nil) do
+    :ets.new(Session, [:named_table, :public, read_concurrency: true, write_concurrency: true])
+    {:ok, %__MODULE__{}}
   end
 
   @impl true
-  def handle_info({:DOWN, _monitor, :process, pid, _reason}, tenants) do
-    {tenant, tenants} = Map.pop(tenants, pid)
+  def handle_call({:move_in, pid, tenancy, limit}, _from, state) do
+    kind = kind(tenancy)
 
-    with {_monitor, tenancy} <- tenant do
-      spawn(fn ->
-        close(tenancy)
-        leave(tenancy)
-      end)
+    case state.tenants do
+      %{^pid => {monitor, _before}} -> {:reply, :ok, put(state, pid, monitor, tenancy)}
+      _new when :erlang.map_get(kind, state.counts) >= limit -> {:reply, full(tenancy, limit), state}
+      _new -> {:reply, :ok, state |> count(kind, 1) |> put(pid, Process.monitor(pid), tenancy)}
     end
-
-    {:noreply, tenants}
   end
 
-  def handle_info(_other, tenants), do: {:noreply, tenants}
+  def handle_call({:move_out, pid}, _from, state) do
+    case take(pid, state) do
+      {{monitor, _tenancy}, state} ->
+        Process.demonitor(monitor, [:flush])
+        {:reply, :ok, state}
+
+      {nil, state} ->
+        {:reply, :ok, state}
+    end
+  end
+
+  @impl true
+  def handle_info({:DOWN, _monitor, :process, pid, reason}, state) do
+    :ets.delete(Session, pid)
+
+    case take(pid, state) do
+      {{_monitor, tenancy}, state} ->
+        spawn(fn -> clean_up(tenancy, reason) end)
+        {:noreply, state}
+
+      {nil, state} ->
+        {:noreply, state}
+    end
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp put(state, pid, monitor, tenancy),
+    do: %{state | tenants: Map.put(state.tenants, pid, {monitor, tenancy})}
+
+  defp take(pid, state) do
+    case Map.pop(state.tenants, pid) do
+      {nil, _tenants} -> {nil, state}
+      {{_, tenancy} = tenant, tenants} -> {tenant, count(%{state | tenants: tenants}, kind(tenancy), -1)}
+    end
+  end
+
+  defp kind(tenancy), do: {tenancy.pool.pid, tenancy.module}
+
+  defp count(state, kind, change) do
+    case Map.get(state.counts, kind, 0) + change do
+      0 -> %{state | counts: Map.delete(state.counts, kind)}
+      count -> %{state | counts: Map.put(state.counts, kind, count)}
+    end
+  end
+
+  defp full(%{pool: pool}, limit) do
+    {:error, Error.new(:overloaded, "#{inspect(pool.name)} has #{limit} sessions (max_sessions: #{limit})")}
+  end
+
+  defp clean_up(tenancy, reason) do
+    close(tenancy)
+    leave(tenancy)
+    Telemetry.stop_session(tenancy.span, reason)
+  end
 
   defp leave(%{pool: %{in: :process, pid: board}, key: key}), do: send(board, {:py_leave, key})
   defp leave(_in_the_node), do: :ok

@@ -17,6 +17,8 @@ defmodule Py.Stream.Feeder do
     :pool,
     :key,
     :request,
+    # What goes with all its requests: see `Py.Context`.
+    :context,
     # Where items go, the reference that they go with, and how: :items for lists of them, :data for each by itself.
     :to,
     :ref,
@@ -67,15 +69,17 @@ defmodule Py.Stream.Feeder do
     if metadata, do: Process.put(:"$logger_metadata$", metadata)
     watch = Process.monitor(pid)
     {to, ref} = address(way, pid, alias)
+    {call, context} = parts(request)
 
     case Caller.pool(options.on, options.timeout) do
       {:ok, pool, timeout} ->
         key = Tenants.new_key()
 
         begin(%__MODULE__{
-          pool: %{pool | home: pool.home || {:choose, key}},
+          pool: %{pool | home: home(pool, key)},
           key: key,
-          request: request,
+          request: call,
+          context: context,
           to: to,
           ref: ref,
           way: way,
@@ -84,7 +88,7 @@ defmodule Py.Stream.Feeder do
           credit: options.buffer,
           # While the consumer is at one half of the buffer, Python fills the other.
           piece: max(div(options.buffer, 2), 1),
-          span: Telemetry.start_stream(pool, request)
+          span: Telemetry.start_stream(pool, call)
         })
 
       {:error, error} ->
@@ -102,12 +106,18 @@ defmodule Py.Stream.Feeder do
     {pid, ref}
   end
 
+  # In a session it is where that is, and a guest besides: the worker stays until both are gone.
+  defp home(%{in: :process, home: nil}, key), do: {:choose, key}
+  defp home(%{in: :process, home: number}, key), do: {number, key}
+  defp home(_in_the_node, _key), do: nil
+
   defp begin(feeder) do
-    Tenants.move_in(tenancy(feeder))
+    :ok = Tenants.move_in(tenancy(feeder))
     feed(feeder)
   end
 
-  defp tenancy(%{pool: pool, key: key}), do: %{pool: pool, key: key, module: @module}
+  defp tenancy(%{pool: pool, key: key}),
+    do: %{pool: %{pool | session: nil}, key: key, module: @module, span: nil}
 
   defp feed(%{tag: nil, credit: credit} = feeder) when credit > 0 do
     tag = make_ref()
@@ -121,10 +131,18 @@ defmodule Py.Stream.Feeder do
 
   defp feed(feeder), do: wait(feeder)
 
-  defp take(%{opened?: true} = feeder, count, tag),
+  defp parts({:within, call, context}), do: {call, context}
+  defp parts(call), do: {call, nil}
+
+  defp take(%{context: nil} = feeder, count, tag), do: call(feeder, count, tag)
+
+  defp take(%{context: context} = feeder, count, tag),
+    do: Py.Context.within(call(feeder, count, tag), context)
+
+  defp call(%{opened?: true} = feeder, count, tag),
     do: {:call, @module, "take", [feeder.key, count, {self(), tag}], []}
 
-  defp take(%{request: {:call, target, name, args, kwargs}} = feeder, count, tag) do
+  defp call(%{request: {:call, target, name, args, kwargs}} = feeder, count, tag) do
     arguments = [feeder.key, count, {self(), tag}, target, name, args]
     {:call, @module, "open_call", arguments, kwargs}
   end
@@ -155,7 +173,7 @@ defmodule Py.Stream.Feeder do
 
   defp settle(feeder, number) do
     feeder = %{feeder | pool: %{feeder.pool | home: number}}
-    Tenants.move_in(tenancy(feeder))
+    :ok = Tenants.move_in(tenancy(feeder))
     feeder
   end
 

@@ -14,7 +14,8 @@ defmodule Py.Switchboard.Homes do
   @doc "Has a request wait for its worker, behind the others or, if it was there before, in front of them."
   @spec put(Switchboard.state(), Frame.id(), Request.t(), :behind | :in_front) ::
           Switchboard.state()
-  def put(state, id, %{home: number}, place) do
+  def put(state, id, request, place) do
+    number = number(request)
     ids = Map.get(state.homes, number, :queue.new())
     ids = if place == :behind, do: :queue.in(id, ids), else: :queue.in_r(id, ids)
     %{state | homes: Map.put(state.homes, number, ids)}
@@ -26,6 +27,12 @@ defmodule Py.Switchboard.Homes do
 
   def hand_out(state),
     do: Enum.reduce(Map.keys(state.homes), state, &hand_out(&2, &1, worker(&2, &1)))
+
+  @doc "The one worker that a request is for, if there is one."
+  @spec number(Request.t()) :: non_neg_integer | nil
+  def number(%{home: number}) when is_integer(number), do: number
+  def number(%{home: {number, _key}}) when is_integer(number), do: number
+  def number(_any_worker_does), do: nil
 
   defp hand_out(state, number, worker) do
     case :queue.out(Map.fetch!(state.homes, number)) do
@@ -43,7 +50,7 @@ defmodule Py.Switchboard.Homes do
 
       {%{^id => request}, worker} ->
         if takes?(worker, byte_size(request.body)),
-          do: rest |> Requests.hand(id, worker.port) |> go_on(number),
+          do: rest |> Requests.hand(id, worker.port) |> settle(id, worker.port) |> go_on(number),
           else: state
 
       # It was cancelled while it waited.
@@ -71,7 +78,7 @@ defmodule Py.Switchboard.Homes do
   @spec settle(Switchboard.state(), Frame.id(), port) :: Switchboard.state()
   def settle(state, id, port) do
     case state.requests do
-      %{^id => %{home: {:choose, key}, port: ^port} = request} ->
+      %{^id => %{home: {_choose, key}, port: ^port} = request} ->
         worker = Roster.worker(state.roster, port)
         send(request.from, {:py_home, request.ref, worker.number})
         guests = Map.put(worker.guests, key, request.from)

@@ -39,7 +39,7 @@ defmodule Py.Switchboard.Requests do
   defp enqueue(request, state) do
     {id, state} = book(state, request)
 
-    if is_integer(request.home),
+    if Homes.number(request),
       do: Homes.put(state, id, request, :behind),
       else: %{state | queue: Queue.put(state.queue, id, request)}
   end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import _erlang
-from erlang._exceptions import ElixirError
+from erlang._exceptions import Closed, ElixirError
 from erlang._output import current_leader
 from erlang._terms import Atom
 
@@ -24,6 +24,9 @@ _ERRORS: dict[str, type[Exception]] = {
     "attribute": AttributeError,
     "type": TypeError,
     "runtime": RuntimeError,
+    "value": ValueError,
+    "timeout": TimeoutError,
+    "closed": Closed,
 }
 
 

@@ -13,6 +13,12 @@ class Cancelled(BaseException):
     __module__ = "erlang"
 
 
+class Closed(Exception):
+    """A channel is closed: it takes nothing more, or has nothing more to give."""
+
+    __module__ = "erlang"
+
+
 class ElixirError(Exception):
     """An Elixir function that Python called raised, threw or exited.
 

@@ -58,7 +58,7 @@ class SessionThread:
         self.inbox.put(None)
 
     def run(
-        self, context: Context, function: Callable[..., object], args: Any, kwargs: Any
+        self, context: Context, function: Callable[..., object], /, *args: Any, **kwargs: Any
     ) -> object:
         """Call the function on this thread, in the context."""
         if here() is self:
