@@ -63,8 +63,8 @@ defmodule Py.Session do
   end
 
   defp begin(options, more) do
-    name = if more.registered, do: [name: more.registered], else: []
     argument = options |> Map.merge(more) |> Map.put(:leader, Process.group_leader())
+    name = if argument.registered, do: [name: argument.registered], else: []
 
     case GenServer.start_link(__MODULE__, argument, name) do
       {:error, {:shutdown, %Error{} = error}} -> {:error, error}
@@ -255,7 +255,10 @@ defmodule Py.Session do
       :ets.insert(__MODULE__, {self(), session.pool})
       {:ok, rest(%{session | idle_timeout: options.idle_timeout})}
     else
-      {:error, error} -> {:stop, {:shutdown, error}}
+      {:error, error} ->
+        # It is told by what start_link returns.
+        if options.owner, do: Process.unlink(options.owner)
+        {:stop, {:shutdown, error}}
     end
   end
 

@@ -64,7 +64,7 @@ defmodule Py.Cases.StreamsTest do
                def stuck(after, path):
                    try:
                        yield from range(after)
-                       time.sleep(60)
+                       while True: time.sleep(0.01)
                    finally:
                        write(path)
 
@@ -187,6 +187,7 @@ defmodule Py.Cases.StreamsTest do
       path = temporary_file()
       assert stream(pool, name, [3, path]) |> Enum.take(3) == [0, 1, 2]
       eventually(fn -> File.read(path) == {:ok, "x"} end)
+      wait_idle(pool)
       consumer = spawn(fn -> stream(pool, name, [0, path]) |> Enum.to_list() end)
       eventually(fn -> busy?(pool) end)
       Process.exit(consumer, :kill)

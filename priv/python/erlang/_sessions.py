@@ -55,7 +55,10 @@ _pools: WeakKeyDictionary[ModuleType, set[int]] = WeakKeyDictionary()
 
 def open(key: int, threaded: bool) -> None:
     """Begin a session of the pool that asks."""
+    from erlang._streams import table_of
+
     base = _erlang.base()
+    table_of(base)
     if base not in _pools:
         keys = _pools[base] = set()
         finalize(base, _end_all, keys).atexit = False

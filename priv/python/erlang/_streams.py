@@ -12,9 +12,10 @@ from collections import OrderedDict, deque
 from collections.abc import Generator
 from itertools import islice
 from time import perf_counter
-from weakref import WeakKeyDictionary
+from weakref import finalize
 
 import _erlang
+from erlang._sessions import current
 from erlang._targets import resolve
 from erlang._terms import Atom
 
@@ -68,13 +69,25 @@ class _Table:
             return stream
 
 
-# A pool's base namespace is kept by the pool alone: streams end with it.
-_tables: WeakKeyDictionary[ModuleType, _Table] = WeakKeyDictionary()
+# By the names of a pool's base, as `id` has them.
+_tables: dict[int, _Table] = {}
 _running: dict[int, _Stream] = {}
 
 
+def table_of(base: ModuleType) -> _Table:
+    """The table of a pool. The pool alone keeps its base: its streams end with it."""
+    key = id(vars(base))
+    table = _tables.get(key)
+    if table is None:
+        table = _tables.setdefault(key, _Table())
+        finalize(base, _tables.pop, key, None).atexit = False
+    return table
+
+
 def _table() -> _Table:
-    return _tables.setdefault(_erlang.base(), _Table())
+    session = current()
+    # The thread of a session is at no request of its own.
+    return table_of(_erlang.base()) if session is None else _tables[id(session.base)]
 
 
 def open_call(

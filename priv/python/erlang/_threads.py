@@ -91,8 +91,14 @@ class SessionThread:
             item.is_answered = True
         else:
             self.jobs.append(item)
-            item.perform()
+            while not item.is_over:
+                try:
+                    item.perform()
+                except Cancelled:
+                    # At its very end.
+                    continue
             self.jobs.pop()
+            item.news.put(None)
 
 
 class _Question:
@@ -122,35 +128,28 @@ class _Job:
         self.question: _Question | None = None
         self.value: object = None
         self.error: BaseException | None = None
+        self.cancelled: BaseException | None = None
         self.lock = threading.Lock()  # of what follows
         self.has_begun = self.is_over = False
 
     # --- on the session's thread
 
     def perform(self) -> None:
-        try:
-            if self.begin():
-                self.value = self.function()
-        except BaseException as error:
-            self.error = error
-        while not self.end():
-            pass
-        self.news.put(None)
+        if not self.has_begun:
+            try:
+                if self.begin():
+                    self.value = self.function()
+            except BaseException as error:
+                self.error = error
+        with self.lock:
+            self.is_over = True
+            # From here on nobody interrupts it.
+            _erlang.interrupt_thread(self.thread.ident, False)
 
     def begin(self) -> bool:
         with self.lock:
             self.has_begun = True
             return not self.is_over
-
-    def end(self) -> bool:
-        """False where it was interrupted at this of all moments."""
-        try:
-            with self.lock:
-                self.is_over = True
-                _erlang.interrupt_thread(self.thread.ident, False)
-            return True
-        except Cancelled:
-            return False
 
     def ask(self, question: _Question) -> None:
         self.question = question
@@ -159,20 +158,24 @@ class _Job:
     # --- on the thread that waits
 
     def wait(self) -> object:
-        cancelled: BaseException | None = None
         while not self.is_over:
+            # The signal that interrupts comes every few milliseconds, so also here: twice.
             try:
-                self.attend()
+                try:
+                    self.attend()
+                except BaseException as error:
+                    self.cancelled = error
             except BaseException as error:
-                cancelled = error
-                self.interrupt(error)
-        if cancelled is not None:
-            raise cancelled
+                self.cancelled = error
+        if self.cancelled is not None:
+            raise self.cancelled
         if self.error is not None:
             raise self.error
         return self.value
 
     def attend(self) -> None:
+        if self.cancelled is not None:
+            self.interrupt(self.cancelled)
         try:
             self.news.get(timeout=_DEAF)
         except Empty:
@@ -180,15 +183,21 @@ class _Job:
         question = self.question
         if question is not None:
             question.put()
+            self.hand_back(question)
+
+    def hand_back(self, question: _Question) -> None:
+        self.thread.inbox.put(question)
+        # The other thread may have another one already.
+        if self.question is question:
             self.question = None
-            self.thread.inbox.put(question)
 
     def interrupt(self, error: BaseException) -> None:
         """Have it end on the other thread too, which this one waits for."""
-        question, self.question = self.question, None
+        question = self.question
         if question is not None:
             question.error = error
-            self.thread.inbox.put(question)
+            self.hand_back(question)
+            return
         with self.lock:
             if not self.has_begun:
                 self.is_over = True
