@@ -22,12 +22,14 @@ defmodule Py.Awaiting do
     do: {GenServer.call(pid, {:ask, number, Process.group_leader(), question}), nil}
 
   def perform("hear", [pid, heard]), do: {:ok, GenServer.call(pid, {:hear, heard}, :infinity)}
+  def perform("withdraw", [pid, number]), do: {GenServer.call(pid, {:withdraw, number}), nil}
   def perform("fetch", [pid, number]), do: GenServer.call(pid, {:fetch, number}, :infinity)
 
   @impl true
   def init(asker) do
     Process.flag(:trap_exit, true)
     watch(asker)
+
     # By number who answers, or what is to be said of who did; by pid the number; numbers that nobody has heard of.
     {:ok, %{answering: %{}, numbers: %{}, ready: [], hears: nil}}
   end
@@ -61,19 +63,14 @@ defmodule Py.Awaiting do
     end
   end
 
+  def handle_call({:withdraw, number}, _from, state) do
+    {pid, answering} = Map.pop(state.answering, number)
+    if is_pid(pid), do: end_now(pid)
+    {:reply, :ok, %{state | answering: answering, ready: List.delete(state.ready, number)}}
+  end
+
   @impl true
   def handle_info({:ready, number}, state), do: {:noreply, ready(state, number)}
-
-  def handle_info({:py_withdraw, number}, state) do
-    case Map.pop(state.answering, number) do
-      {pid, answering} when is_pid(pid) ->
-        Process.exit(pid, :kill)
-        {:noreply, %{state | answering: answering, ready: List.delete(state.ready, number)}}
-
-      {_died_or_fetched, answering} ->
-        {:noreply, %{state | answering: answering, ready: List.delete(state.ready, number)}}
-    end
-  end
 
   def handle_info({:EXIT, pid, reason}, state) do
     {number, numbers} = Map.pop(state.numbers, pid)
@@ -82,6 +79,12 @@ defmodule Py.Awaiting do
 
   def handle_info({:DOWN, _monitor, _kind, _who, _reason}, state), do: {:stop, :shutdown, state}
   def handle_info(_other, state), do: {:noreply, state}
+
+  # It is known not to be alive once it has told all who watch it: what it had is back before anything else is asked.
+  defp end_now(pid) do
+    Process.exit(pid, :kill)
+    false = Process.alive?(pid)
+  end
 
   defp ended(state, number, :normal),
     do: %{state | answering: Map.delete(state.answering, number)}

@@ -228,7 +228,7 @@ defmodule Py.Channel do
         }
   def info(channel) do
     with {:error, :closed} <- ask(pid!(channel), :info),
-      do: %{size: 0, max_size: 0, getters: 0, putters: 0, closed: true}
+         do: %{size: 0, max_size: 0, getters: 0, putters: 0, closed: true}
   end
 
   # How long one waits is for the channel to say: what it says is exact.

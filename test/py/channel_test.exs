@@ -51,7 +51,9 @@ defmodule Py.ChannelTest do
       end
 
     fill(channel, 1..50)
-    for {getter, n} <- Enum.with_index(getters, 1), do: assert_receive({^getter, {:ok, ^n}}, 5_000)
+
+    for {getter, n} <- Enum.with_index(getters, 1),
+        do: assert_receive({^getter, {:ok, ^n}}, 5_000)
   end
 
   test "those who wait for room are served in turn" do
@@ -224,13 +226,22 @@ defmodule Py.ChannelTest do
     end
 
     channel = Channel.new()
-    for bad <- [-1, 1.5, nil], do: assert_raise(ArgumentError, ~r/Py.Channel.get.*milliseconds/, fn -> Channel.get(channel, bad) end)
+
+    for bad <- [-1, 1.5, nil],
+        do:
+          assert_raise(ArgumentError, ~r/Py.Channel.get.*milliseconds/, fn ->
+            Channel.get(channel, bad)
+          end)
+
     assert_raise ArgumentError, ~r/Py.Channel.put/, fn -> Channel.put(channel, 1, :never) end
   end
 
   test "what it does not know it ignores" do
     channel = Channel.new()
-    for message <- [:garbage, {:taken, 7}, {:late, :getters, 7}, {:late, :putters, 7}], do: send(channel.pid, message)
+
+    for message <- [:garbage, {:taken, 7}, {:late, :getters, 7}, {:late, :putters, 7}],
+        do: send(channel.pid, message)
+
     assert Channel.put(channel, 1) == :ok
     assert Channel.get(channel) == {:ok, 1}
   end

@@ -1,7 +1,7 @@
 """Questions that coroutines ask: one thread hears which of them are answered, for all of them.
 
-The coroutine itself fetches its answer, as its last step: one that is cancelled before has left it
-where it was.
+The coroutine itself fetches its answer, as its last step: one that is cancelled before has left
+it where it was.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import itertools
 import threading
 from contextvars import Context
 
-import _erlang
 from erlang._callbacks import ask_for
 from erlang._terms import Atom
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from erlang._terms import Pid
 
-_AWAIT, _WITHDRAW = Atom("await"), Atom("py_withdraw")
+_AWAIT = Atom("await")
 
 
 async def ask_and_await(what: tuple[object, ...]) -> Any:
@@ -66,7 +65,10 @@ class _Board:
 
     def withdraw(self, number: int) -> None:
         self._awaited.pop(number, None)
-        _erlang.send(self._pid, (_WITHDRAW, number))
+        try:
+            _about("withdraw", self._pid, number)
+        except Exception:  # whoever would answer is not there any more
+            return
 
     def _listen(self) -> None:
         heard: list[int] = []
