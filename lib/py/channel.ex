@@ -241,11 +241,16 @@ defmodule Py.Channel do
   defp pid!(%__MODULE__{pid: pid}), do: pid
   defp pid!(pid) when is_pid(pid), do: pid
 
-  defp pid!(name) do
+  defp pid!(name) when is_atom(name) or is_tuple(name) do
     with nil <- GenServer.whereis(name) do
       raise ArgumentError,
             "there is no channel #{inspect(name)}; start it as a child: {Py.Channel, name: #{inspect(name)}}"
     end
+  end
+
+  defp pid!(other) do
+    raise ArgumentError,
+          "expected a channel: a %Py.Channel{}, its process or its name, got: #{inspect(other)}"
   end
 
   defp timeout!(:infinity, _who), do: :infinity

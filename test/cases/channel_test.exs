@@ -23,6 +23,8 @@ defmodule Py.Cases.ChannelTest do
   defp start(pool, code, variables),
     do: Task.async(fn -> python(pool, code, variables, timeout: 60_000) end)
 
+  defp finish(task), do: Task.await(task, 60_000)
+
   test "it comes back as the same", %{pool: pool, channel: channel} do
     variables = %{channel: channel, other: Channel.new(), pid: channel.pid}
     assert python(pool, "channel", variables) == {:ok, channel}
@@ -109,7 +111,7 @@ defmodule Py.Cases.ChannelTest do
     waiting(channel, 1, 0)
     fill(channel, [4])
     Channel.close(channel)
-    assert Task.await(loop) == {:ok, [1, nil, 3, 4]}
+    assert finish(loop) == {:ok, [1, nil, 3, 4]}
 
     assert python(pool, "[channel.closed, list(channel)]", %{channel: channel}) ==
              {:ok, [true, []]}
@@ -120,7 +122,7 @@ defmodule Py.Cases.ChannelTest do
     code = "for n in range(100): channel.put(n)\nchannel.close()"
     producer = start(pool, code, %{channel: channel})
     assert channel |> Channel.stream() |> Enum.to_list() == Enum.to_list(0..99)
-    assert Task.await(producer) == {:ok, nil}
+    assert finish(producer) == {:ok, nil}
   end
 
   test "a full channel holds its producers up", %{pool: pool} do
@@ -133,7 +135,7 @@ defmodule Py.Cases.ChannelTest do
     assert Channel.get(channel) == {:ok, 0}
     waiting(channel, 0, 1)
     assert for(_ <- 1..4, do: Channel.get(channel)) == for(n <- 1..4, do: {:ok, n})
-    assert Task.await(producer) == {:ok, "done"}
+    assert finish(producer) == {:ok, "done"}
   end
 
   test "closed", %{pool: pool, channel: channel} do
@@ -142,7 +144,7 @@ defmodule Py.Cases.ChannelTest do
     putter = start(pool, "channel.put(2)", %{channel: full})
     waiting(full, 0, 1)
     assert python(pool, "channel.close()\nchannel.close()", %{channel: full}) == {:ok, nil}
-    assert error(Task.await(putter)).type == "Closed"
+    assert error(finish(putter)).type == "Closed"
     assert drain(full) == [1]
 
     getters =
@@ -153,7 +155,7 @@ defmodule Py.Cases.ChannelTest do
     Channel.close(channel)
 
     for getter <- getters do
-      closed = error(Task.await(getter))
+      closed = error(finish(getter))
 
       assert {closed.module, closed.type, closed.message} ==
                {"erlang", "Closed", "the channel is closed"}
@@ -173,7 +175,7 @@ defmodule Py.Cases.ChannelTest do
 
     waiting(channel, 2, 0)
     stop_supervised!(Channel)
-    for getter <- getters, do: assert(error(Task.await(getter)).type == "Closed")
+    for getter <- getters, do: assert(error(finish(getter)).type == "Closed")
     assert error(python(pool, "channel.put(1)", %{channel: channel})).type == "Closed"
     assert python(pool, "list(channel)", %{channel: channel}) == {:ok, []}
     assert python(pool, "[channel.closed, channel.size]", %{channel: channel}) == {:ok, [true, 0]}
@@ -223,7 +225,7 @@ defmodule Py.Cases.ChannelTest do
     for n <- 1..20, do: waiting(channel, 1, 0) && fill(channel, [n])
     fill(channel, [nil])
     Channel.close(channel)
-    assert Task.await(loop) == {:ok, Enum.to_list(1..20) ++ [nil]}
+    assert finish(loop) == {:ok, Enum.to_list(1..20) ++ [nil]}
   end
 
   # More than an executor of asyncio has threads.
@@ -233,7 +235,7 @@ defmodule Py.Cases.ChannelTest do
     waiting(channel, 200, 0)
     items = Enum.to_list(1..200)
     fill(channel, items)
-    assert Task.await(all) == {:ok, items}
+    assert finish(all) == {:ok, items}
   end
 
   test "coroutines feed each other", %{pool: pool} do
@@ -275,7 +277,7 @@ defmodule Py.Cases.ChannelTest do
       fill(channel, [n])
     end
 
-    assert Task.await(consumer, 60_000) == {:ok, Enum.to_list(1..200)}
+    assert finish(consumer) == {:ok, Enum.to_list(1..200)}
     assert drain(channel) == []
   end
 
@@ -303,7 +305,7 @@ defmodule Py.Cases.ChannelTest do
     waiting(channel, 1, 0)
     for n <- 1..5, do: assert(eval(pool, "n", %{n: n}) == {:ok, n})
     assert python(pool, "channel.put('from the same pool')", %{channel: channel}) == {:ok, nil}
-    assert Task.await(getter) == {:ok, "from the same pool"}
+    assert finish(getter) == {:ok, "from the same pool"}
   end
 
   test "a wait ends with its call, however that ends", %{pool: pool, channel: channel} do
@@ -351,7 +353,7 @@ defmodule Py.Cases.ChannelTest do
     {:ok, os_pid} = Channel.get(tell)
     waiting(channel, 4, 0)
     Py.Processes.signal(os_pid, 9)
-    assert error(Task.await(waits)).kind == :crashed
+    assert error(finish(waits)).kind == :crashed
     waiting(channel, 0, 0)
     fill(channel, [1])
 
@@ -443,6 +445,21 @@ defmodule Py.Cases.ChannelTest do
     assert_raise ArgumentError, fn -> String.to_existing_atom("no atom of this" <> " name") end
   end
 
+  @tag on: [:thread]
+  test "coroutines that have waited leave no thread behind", %{pool: pool, channel: channel} do
+    threads = "import threading\n[thread.name for thread in threading.enumerate()]"
+    before = eval(pool, threads)
+
+    for n <- 1..2 do
+      getter = start(pool, "await channel.aget()", %{channel: channel})
+      waiting(channel, 1, 0)
+      fill(channel, [n])
+      assert finish(getter) == {:ok, n}
+      eventually(fn -> eval(pool, threads) == before end)
+    end
+  end
+
+  @tag :capture_log
   test "questions that Python code makes up harm nobody", %{pool: pool, channel: channel} do
     made_up = """
     from erlang._awaiting import _about, _open
@@ -456,37 +473,34 @@ defmodule Py.Cases.ChannelTest do
     None
     """
 
-    ExUnit.CaptureLog.capture_log(fn ->
-      assert python(pool, made_up, %{channel: channel}) == {:ok, nil}
+    assert python(pool, made_up, %{channel: channel}) == {:ok, nil}
 
-      assert python(pool, "await channel.aput(1)\nawait channel.aget()", %{channel: channel}) ==
-               {:ok, 1}
-    end)
+    assert python(pool, "await channel.aput(1)\nawait channel.aget()", %{channel: channel}) ==
+             {:ok, 1}
   end
 
+  @tag :capture_log
   test "whoever answers Python is restarted", %{pool: pool, channel: channel} = context do
     getter = start(pool, "await channel.aget()", %{channel: channel})
     waiting(channel, 1, 0)
     monitor = Process.monitor(Py.Callbacks)
 
-    ExUnit.CaptureLog.capture_log(fn ->
-      Py.Callbacks |> Process.whereis() |> Process.exit(:kill)
-      assert_receive {:DOWN, ^monitor, _, _, _}, 5_000
-      eventually(fn -> Process.whereis(Py.Callbacks) end)
+    Py.Callbacks |> Process.whereis() |> Process.exit(:kill)
+    assert_receive {:DOWN, ^monitor, _, _, _}, 5_000
+    eventually(fn -> Process.whereis(Py.Callbacks) end)
 
-      if context.in == :thread do
-        assert error(Task.await(getter)).message =~ "ask again"
-        waiting(channel, 0, 0)
-      else
-        fill(channel, [1])
-        assert Task.await(getter) == {:ok, 1}
-      end
+    if context.in == :thread do
+      assert error(finish(getter)).message =~ "ask again"
+      waiting(channel, 0, 0)
+    else
+      fill(channel, [1])
+      assert finish(getter) == {:ok, 1}
+    end
 
-      getter = start(pool, "await channel.aget()", %{channel: channel})
-      waiting(channel, 1, 0)
-      fill(channel, [2])
-      assert Task.await(getter) == {:ok, 2}
-    end)
+    getter = start(pool, "await channel.aget()", %{channel: channel})
+    waiting(channel, 1, 0)
+    fill(channel, [2])
+    assert finish(getter) == {:ok, 2}
   end
 
   @tag on: [:thread]

@@ -218,6 +218,7 @@ defmodule Py.ChannelTest do
     assert Channel.whereis(:py_nobody) == nil
     assert_raise ArgumentError, ~r/is taken/, fn -> Channel.new(name: :py_channel_test) end
     assert_raise ArgumentError, ~r/no channel :py_nobody/, fn -> Channel.get(:py_nobody) end
+    assert_raise ArgumentError, ~r/expected a channel/, fn -> Channel.put("jobs", 1) end
   end
 
   test "options and timeouts that are none" do
