@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from erlang._callbacks import acall, call, whereis
-from erlang._channels import Channel
-from erlang._exceptions import Cancelled, Closed, DecodeError, ElixirError, EncodeError, SessionLost
+from erlang._channel import Channel
+from erlang._exceptions import (
+    Cancelled,
+    Closed,
+    DecodeError,
+    ElixirError,
+    EncodeError,
+    SessionLost,
+)
 from erlang._messages import send
 from erlang._progress import aprogress, progress
 from erlang._state import (

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from erlang._channels import Channel
+    from erlang._channel import Channel
 
     Fields = dict[str, Any]
 
@@ -154,7 +154,7 @@ def _special_exponent(coef: Atom) -> Any:
 
 
 def _channel(fields: Fields) -> Channel:
-    from erlang._channels import Channel
+    from erlang._channel import Channel
 
     return Channel.at(fields["pid"])
 
