@@ -37,7 +37,7 @@ defmodule Py.Telemetry do
 
   @compile {:no_warn_undefined, :telemetry}
 
-  alias Py.{Error, Native, Pool, Workers}
+  alias Py.{Asker, Error, Native, Pool, Workers}
 
   @typedoc false
   @type span :: {integer, map}
@@ -73,10 +73,12 @@ defmodule Py.Telemetry do
   end
 
   @doc false
-  @spec callback(map, (-> result)) :: result when result: term
-  def callback(facts, run) do
+  @spec callback(map, Asker.t(), (-> result)) :: result when result: term
+  def callback(facts, asker, run) do
     # The pool that is called from has had it loaded, where there is one.
-    if function_exported?(:telemetry, :execute, 3), do: emit_around(facts, run), else: run.()
+    if function_exported?(:telemetry, :execute, 3),
+      do: facts |> Map.put(:caller, asker.caller) |> emit_around(run),
+      else: run.()
   end
 
   defp emit_around(facts, run) do

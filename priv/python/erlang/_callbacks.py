@@ -5,6 +5,7 @@ from __future__ import annotations
 import _erlang
 from erlang._exceptions import ElixirError
 from erlang._output import current_leader
+from erlang._request import asker, span
 from erlang._terms import Atom
 
 TYPE_CHECKING = False
@@ -101,7 +102,7 @@ def function(name: str) -> Callable[..., object]:
 
 
 def _ask(what: tuple[object, ...]) -> tuple[str, Any]:
-    return _erlang.ask(_ASK, (current_leader(), what))
+    return _erlang.ask(_ASK, (current_leader(), what, span.get()), asker.get())
 
 
 def _error(kind: str, what: Any) -> Exception:
