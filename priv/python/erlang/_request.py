@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 
 asker: ContextVar[object] = ContextVar("erlang.asker", default=None)
-"""In tasks and threads, what the native side knows the request by. Its own threads know it anyway."""
+"""In tasks and threads, what the native side knows the request by. It knows its own threads."""
 
 span: ContextVar[object] = ContextVar("erlang.span", default=None)
 """The span that is open."""
