@@ -256,7 +256,8 @@ defmodule Py do
 
   # What `erlang/__init__.py` has: a function of that name could be called by `erlang.call` only.
   @own_names ~w(Atom Cancelled DecodeError ElixirError EncodeError Pid Port Ref acall annotations aprogress call progress
-                send state_clear state_decr state_delete state_get state_incr state_keys state_set traceparent whereis)
+                send span state_clear state_decr state_delete state_get state_incr state_keys state_set telemetry
+                traceparent whereis)
 
   # Names that Python can write as such.
   defp callable!(name) do

@@ -19,25 +19,20 @@ defmodule Py.Asker do
           span: term
         }
 
-  @doc "Who asks, and, of a worker's question, the caller and the reference of the call."
-  @spec of(Callbacks.asker(), {pid, reference} | nil, term) :: t
-  def of({:node, number}, _caller, span) do
+  @doc "Who asks, and, where a worker does, the caller and the reference of the call."
+  @spec of(Callbacks.asker(), {pid, reference} | nil) :: t
+  def of({:node, number}, _caller) do
     case Native.asker(number) do
-      {pool, {caller, call}} ->
-        %__MODULE__{caller: caller, call: call, pool: {:node, pool}, span: span}
-
-      {pool, nil} ->
-        %__MODULE__{pool: {:node, pool}, span: span}
-
-      nil ->
-        %__MODULE__{span: span}
+      {pool, {caller, call}} -> %__MODULE__{caller: caller, call: call, pool: {:node, pool}}
+      {pool, nil} -> %__MODULE__{pool: {:node, pool}}
+      nil -> %__MODULE__{}
     end
   end
 
-  def of({:worker, board, _port, _number}, {caller, call}, span),
-    do: %__MODULE__{caller: caller, call: call, pool: board, span: span}
+  def of({:worker, board, _port, _number}, {caller, call}),
+    do: %__MODULE__{caller: caller, call: call, pool: board}
 
-  def of({:worker, board, _port, _number}, nil, span), do: %__MODULE__{pool: board, span: span}
+  def of({:worker, board, _port, _number}, nil), do: %__MODULE__{pool: board}
 
   @doc "Lets the calling process go on in that name: with the `$callers` and the Logger metadata of a task."
   @spec impersonate(t) :: term

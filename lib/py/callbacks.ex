@@ -121,7 +121,7 @@ defmodule Py.Callbacks do
 
   defp serve(question, caller, {leader, what, span}) do
     Process.group_leader(self(), leader)
-    asker = Asker.of(question, caller, span)
+    asker = %{Asker.of(question, caller) | span: span}
     Asker.impersonate(asker)
     answer(question, perform(what, asker))
   end
@@ -158,6 +158,11 @@ defmodule Py.Callbacks do
   defp perform({:progress, function, arguments}, asker) when is_function(function, 3) do
     with {:ok, _ignored} <- apply_to(function, function, arguments, %{}, asker), do: {:ok, nil}
   end
+
+  defp perform({:telemetry, event, measurements, metadata}, _asker),
+    do: Telemetry.execute(event, measurements, metadata)
+
+  defp perform({:span, stage, facts}, asker), do: {:ok, Telemetry.span(stage, facts, asker)}
 
   defp whereis(name) do
     case Process.whereis(String.to_existing_atom(name)) do

@@ -23,6 +23,7 @@ _ERRORS: dict[str, type[Exception]] = {
     "attribute": AttributeError,
     "type": TypeError,
     "runtime": RuntimeError,
+    "value": ValueError,
 }
 
 

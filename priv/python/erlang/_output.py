@@ -217,7 +217,7 @@ _start_thread = threading.Thread.start
 
 
 def _start(self: threading.Thread) -> None:
-    """`Thread.start`, and the thread belongs to the request that starts it, and prints where that does."""
+    """`Thread.start`, and the thread asks and prints as the request does that starts it."""
     run, context = self.run, copy_context()
     given = vars(self).copy()
     request = _erlang.asker()
