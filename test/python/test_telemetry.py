@@ -38,7 +38,7 @@ class TelemetryTest(Case):
     def test_where_nobody_can_wait_it_is_sent(self) -> None:
         beam.native.answers = False
         erlang.telemetry(["app"])
-        sent = ("py_tell", ("telemetry", ["app"], {}, {}), None)
+        sent: object = ("py_tell", ("telemetry", ["app"], {}, {}), None)
         self.assertEqual(beam.native.sent, [("Elixir.Py.Output", sent)])
         self.assertEqual(beam.native.asked, [])
 
