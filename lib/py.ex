@@ -100,18 +100,47 @@ defmodule Py do
   end
 
   @doc """
-  Starts a call and returns a `Py.Future`; takes the options of `call/4`.
+  Starts a call and returns a `Py.Future`.
 
   The calling process gets `{:py_result, future.ref, result}`, which `await/2` receives.
 
       iex> future = Py.async_call(:math, :factorial, [5])
       iex> Py.await(future)
       {:ok, 120}
+
+  With `stream_to: pid` that process gets the items of what is returned, as `Py.Stream` says.
+
+  ## Options
+
+  #{Options.docs(:async_call)}
   """
   @spec async_call(target, name, list, keyword) :: Future.t()
   def async_call(target, name, args \\ [], options \\ []) do
-    {request, options} = request!(target, name, args, options, :call, "Py.async_call")
+    {request, options} = request!(target, name, args, options, :async_call, "Py.async_call")
     request |> Context.wrap(options) |> Future.start(options)
+  end
+
+  @doc """
+  The items of an iterable that a Python function returns, as a lazy enumerable: of a generator, an asynchronous one too, a
+  list, a file, a cursor, whatever Python can iterate.
+
+  Nothing is called before it is enumerated, and each enumeration calls anew. Items are bare values; an error raises
+  `Py.Error`, after the items that came before it. `timeout:` is for each item. When the consumer has enough or fails, the
+  generator is closed before the stream returns: its `finally` has run.
+
+      iex> Py.stream(:builtins, :range, [5]) |> Enum.map(& &1 * 2)
+      [0, 2, 4, 6, 8]
+      iex> Py.stream(:itertools, :count, [10]) |> Enum.take(3)
+      [10, 11, 12]
+
+  ## Options
+
+  #{Options.docs(:stream)}
+  """
+  @spec stream(target, name, list, keyword) :: Enumerable.t()
+  def stream(target, name, args \\ [], options \\ []) do
+    {request, options} = request!(target, name, args, options, :stream, "Py.stream")
+    request |> Context.wrap(options) |> Py.Stream.new(options)
   end
 
   @doc """
@@ -255,9 +284,9 @@ defmodule Py do
   end
 
   # What `erlang/__init__.py` has: a function of that name could be called by `erlang.call` only.
-  @own_names ~w(Atom Cancelled DecodeError ElixirError EncodeError Pid Port Ref acall annotations aprogress call progress
-                send span state_clear state_decr state_delete state_get state_incr state_keys state_set telemetry
-                traceparent whereis)
+  @own_names ~w(Atom Cancelled Channel Closed DecodeError ElixirError EncodeError Pid Port Ref SessionLost acall
+                annotations aprogress call progress send span state_clear state_decr state_delete state_get state_incr
+                state_keys state_set telemetry traceparent whereis)
 
   # Names that Python can write as such.
   defp callable!(name) do

@@ -6,7 +6,7 @@ defmodule Py.Callbacks do
 
   use GenServer
 
-  alias Py.{Asker, Native, Telemetry}
+  alias Py.{Asker, Awaiting, Native, Telemetry}
   alias Py.Worker.Frame
 
   @names __MODULE__.Names
@@ -32,8 +32,9 @@ defmodule Py.Callbacks do
     :ets.new(@names, [:named_table, read_concurrency: true])
     abandon_questions()
 
-    # By question the process that answers, by its monitor the question, by an owner's monitor its name.
-    {:ok, %{answering: %{}, questions: %{}, owners: %{}}}
+    # By question the process that answers, by its monitor the question, by an owner's monitor its name, by a worker's port
+    # the monitor of that.
+    {:ok, %{answering: %{}, questions: %{}, owners: %{}, ports: %{}}}
   end
 
   # Those that were asked before the process that heard them was restarted. Without a Python there are none.
@@ -70,8 +71,9 @@ defmodule Py.Callbacks do
   def handle_info({:py_ask, number, _request, what}, state) when is_integer(number),
     do: {:noreply, ask({:node, number}, nil, what, state)}
 
-  def handle_info({:py_ask, {:worker, _board, _port, _number} = asker, caller, what}, state),
-    do: {:noreply, ask(asker, caller, what, state)}
+  def handle_info({:py_ask, {:worker, _board, port, _number} = asker, caller, what}, state)
+      when is_port(port),
+      do: {:noreply, ask(asker, caller, what, watch(port, state))}
 
   def handle_info({:py_forget, number}, state) when is_integer(number),
     do: {:noreply, forget({:node, number}, state)}
@@ -92,7 +94,17 @@ defmodule Py.Callbacks do
     end
   end
 
+  # A worker process has ended: none of its threads waits any more.
+  def handle_info({:DOWN, _monitor, :port, port, _reason}, state) do
+    asked = for {:worker, _board, ^port, _number} = asker <- Map.keys(state.answering), do: asker
+    state = %{state | ports: Map.delete(state.ports, port)}
+    {:noreply, Enum.reduce(asked, state, &forget/2)}
+  end
+
   def handle_info(_other, state), do: {:noreply, state}
+
+  defp watch(port, state) when is_map_key(state.ports, port), do: state
+  defp watch(port, state), do: put_in(state.ports[port], Port.monitor(port))
 
   defp ask(asker, caller, what, state) do
     {pid, monitor} = spawn_monitor(fn -> serve(asker, caller, what) end)
@@ -123,15 +135,26 @@ defmodule Py.Callbacks do
     Process.group_leader(self(), leader)
     asker = %{Asker.of(question, caller) | span: span}
     Asker.impersonate(asker)
-    answer(question, perform(what, asker))
+    answer(question, perform(what, asker, question))
   end
 
-  defp perform({:state, operation, arguments}, _asker),
+  defp perform({:await, "open", []}, _asker, question), do: {:ok, Awaiting.open(question)}
+  defp perform(what, asker, _question), do: perform(what, asker)
+
+  @doc "What is asked, done by the process that is to answer it."
+  @spec perform(term, Asker.t()) :: {:ok, term} | {:error, term}
+  def perform({:state, operation, arguments}, _asker),
     do: Py.State.perform(operation, arguments)
 
-  defp perform({:whereis, name}, _asker), do: {:ok, whereis(name)}
+  def perform({:channel, operation, arguments}, _asker),
+    do: Py.Channel.perform(operation, arguments)
 
-  defp perform({:send, name, node, message}, _asker) do
+  def perform({:await, operation, arguments}, asker),
+    do: Awaiting.perform(operation, arguments, asker)
+
+  def perform({:whereis, name}, _asker), do: {:ok, whereis(name)}
+
+  def perform({:send, name, node, message}, _asker) do
     send({String.to_existing_atom(name), String.to_existing_atom(node)}, message)
     {:ok, true}
   rescue
@@ -139,12 +162,12 @@ defmodule Py.Callbacks do
     ArgumentError -> {:ok, false}
   end
 
-  defp perform({:has, name}, _asker), do: {:ok, :ets.member(@names, name)}
+  def perform({:has, name}, _asker), do: {:ok, :ets.member(@names, name)}
 
-  defp perform({:call, function, arguments, keywords}, asker) when is_function(function),
+  def perform({:call, function, arguments, keywords}, asker) when is_function(function),
     do: apply_to(function, function, arguments, keywords, asker)
 
-  defp perform({:call, name, arguments, keywords}, asker) do
+  def perform({:call, name, arguments, keywords}, asker) do
     case :ets.lookup(@names, name) do
       [{^name, function, _owner}] -> apply_to(function, name, arguments, keywords, asker)
       [] -> {:error, {:attribute, "no Elixir function is registered as #{inspect(name)}"}}
@@ -152,17 +175,17 @@ defmodule Py.Callbacks do
   end
 
   # Of a call that is over nobody wants to hear.
-  defp perform({:progress, _function, _arguments}, %{caller: nil}), do: {:ok, nil}
+  def perform({:progress, _function, _arguments}, %{caller: nil}), do: {:ok, nil}
 
   # What it returns is nobody's, and need not have a value in Python.
-  defp perform({:progress, function, arguments}, asker) when is_function(function, 3) do
+  def perform({:progress, function, arguments}, asker) when is_function(function, 3) do
     with {:ok, _ignored} <- apply_to(function, function, arguments, %{}, asker), do: {:ok, nil}
   end
 
-  defp perform({:telemetry, event, measurements, metadata}, _asker),
+  def perform({:telemetry, event, measurements, metadata}, _asker),
     do: Telemetry.execute(event, measurements, metadata)
 
-  defp perform({:span, stage, facts}, asker), do: {:ok, Telemetry.span(stage, facts, asker)}
+  def perform({:span, stage, facts}, asker), do: {:ok, Telemetry.span(stage, facts, asker)}
 
   defp whereis(name) do
     case Process.whereis(String.to_existing_atom(name)) do
@@ -252,7 +275,9 @@ defmodule Py.Callbacks do
   defp type_text(:error, %module{}), do: inspect(module)
   defp type_text(kind, _reason), do: Atom.to_string(kind)
 
-  defp died(reason) do
+  @doc "The answer of a process that ended before it had one."
+  @spec died(term) :: {:error, term}
+  def died(reason) do
     {:error,
      {:raised,
       %{

@@ -20,7 +20,7 @@ defmodule Py.Options do
       doc:
         "milliseconds or `:infinity`; one deadline that includes waiting in the queue. Default: the pool's, which is `30_000`"
     ],
-    on: [type: :pool, default: Py, doc: "the name of a pool, or `{pool, node}`"],
+    on: [type: :pool, default: Py, doc: "the name of a pool, `{pool, node}`, or a session: see `Py.Session`"],
     return: [
       type: {:in, [:value, :object]},
       default: :value,
@@ -43,6 +43,23 @@ defmodule Py.Options do
       default: nil,
       doc:
         "the trace that the call is part of, as in the HTTP header of that name; see \"Telemetry\" in `Py`. Default: `traceparent` of the caller's Logger metadata"
+    ]
+  ]
+
+  @stream [
+    buffer: [
+      type: :positive,
+      default: 256,
+      doc: "how many items Python may be ahead of the consumer"
+    ]
+  ]
+
+  @stream_to [
+    stream_to: [
+      type: :pid,
+      default: nil,
+      doc:
+        "a process that gets the items of the iterable that is returned, each as a message: see `Py.Stream`"
     ]
   ]
 
@@ -134,6 +151,11 @@ defmodule Py.Options do
       doc:
         "bytes of address space that a worker process may have; beyond it Python raises `MemoryError`"
     ],
+    max_sessions: [
+      type: :limit,
+      default: :infinity,
+      doc: "how many sessions there may be; beyond it to start one is `:overloaded`"
+    ],
     python: [
       type: :text,
       default: nil,
@@ -187,18 +209,64 @@ defmodule Py.Options do
     ]
   ]
 
+  @session [
+    on: [type: :pool_name, default: Py, doc: "the name of a pool"],
+    name: [type: :name, default: nil, doc: "an atom, by which `on:` finds the session"],
+    thread: [
+      type: :boolean,
+      default: false,
+      doc:
+        "all that runs in the session runs on one thread of its own, as `sqlite3`, CUDA contexts and `threading.local` want it"
+    ],
+    timeout: [type: :timeout, default: nil, doc: "milliseconds that it may take to start it. Default: the pool's"]
+  ]
+
+  @idle_timeout [
+    type: :limit,
+    doc: "milliseconds without a call after which the session ends by itself"
+  ]
+
+  @channel [
+    name: [type: :name, default: nil, doc: "an atom, by which Elixir and Python find the channel"],
+    max_size: [
+      type: :positive,
+      default: 256,
+      doc: "how many items the buffer holds; whoever puts one more waits"
+    ]
+  ]
+
   @schemas %{
     call: @call,
+    async_call: @call ++ @stream_to ++ @stream,
+    stream: Keyword.drop(@call, [:return, :inline]) ++ @stream,
+    session: @session ++ [idle_timeout: [default: :infinity] ++ @idle_timeout],
+    kept_session: Keyword.delete(@session, :name) ++ [idle_timeout: [default: 300_000] ++ @idle_timeout],
     code: Keyword.delete(@call, :kwargs) ++ @place,
     getattr: Keyword.drop(@call, [:kwargs, :progress, :traceparent]),
     gather: Keyword.drop(@call, [:kwargs, :inline]),
     cast: Keyword.take(@call, [:kwargs, :timeout, :on, :progress, :traceparent]),
     reload: @short,
     pool: @pool,
-    script: @script
+    script: @script,
+    channel: @channel,
+    session_call: Keyword.take(@call, [:timeout])
   }
 
-  @type schema :: :call | :code | :getattr | :gather | :cast | :reload | :pool | :script
+  @type schema ::
+          :call
+          | :async_call
+          | :stream
+          | :code
+          | :getattr
+          | :gather
+          | :cast
+          | :reload
+          | :pool
+          | :script
+          | :channel
+          | :session
+          | :kept_session
+          | :session_call
 
   for {name, schema} <- @schemas do
     @defaults Map.new(schema, fn {key, facts} -> {key, facts[:default]} end)
@@ -284,6 +352,8 @@ defmodule Py.Options do
     "option #{key}: of #{who} must be #{expected}, got: #{inspect(value)}"
   end
 
+  defp cast(:pid, value) when is_pid(value) or is_nil(value), do: {:ok, value}
+  defp cast(:pid, _value), do: {:error, "a pid"}
   defp cast(:boolean, value) when is_boolean(value), do: {:ok, value}
   defp cast(:boolean, _value), do: {:error, "true or false"}
   defp cast(:timeout, :infinity), do: {:ok, :infinity}
@@ -318,12 +388,17 @@ defmodule Py.Options do
     do: {:ok, value}
 
   defp cast(:name, _value), do: {:error, "an atom"}
+  defp cast(:pool_name, value) when is_atom(value) and value not in [nil, true, false],
+    do: {:ok, value}
+
+  defp cast(:pool_name, _value), do: {:error, "the name of a pool"}
+  defp cast(:pool, session) when is_pid(session), do: {:ok, session}
   defp cast(:pool, {pool, node}) when is_atom(pool) and is_atom(node), do: {:ok, {pool, node}}
 
   defp cast(:pool, value) when is_atom(value) and value not in [nil, true, false],
     do: {:ok, value}
 
-  defp cast(:pool, _value), do: {:error, "the name of a pool, or {pool, node}"}
+  defp cast(:pool, _value), do: {:error, "the name of a pool, {pool, node}, or a session"}
   defp cast(:code, %Py.Code{} = code), do: {:ok, code}
   defp cast(:code, value) when is_binary(value) or is_nil(value), do: {:ok, value}
   defp cast(:code, _value), do: {:error, "a string or ~P code"}

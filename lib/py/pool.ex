@@ -59,7 +59,7 @@ defmodule Py.Pool do
   alias Py.Pool.Startup
 
   @enforce_keys [:name, :in, :timeout, :telemetry?]
-  defstruct [:name, :in, :native, :board, :timeout, :telemetry?, :pid, :python]
+  defstruct [:name, :in, :native, :board, :timeout, :telemetry?, :pid, :python, :home, :session, :max_sessions]
 
   @typedoc "What a call needs to know of a pool; read without a process."
   @type t :: %__MODULE__{
@@ -70,7 +70,10 @@ defmodule Py.Pool do
           timeout: timeout,
           telemetry?: boolean,
           pid: pid,
-          python: Py.Python.t()
+          python: Py.Python.t(),
+          home: non_neg_integer | {:choose | non_neg_integer, Py.Tenants.key()} | nil,
+          max_sessions: pos_integer | :infinity,
+          session: Py.Tenants.key() | nil
         }
 
   @doc """
@@ -352,7 +355,8 @@ defmodule Py.Pool do
       in: :process,
       board: board,
       timeout: options.timeout,
-      telemetry?: Telemetry.loaded?()
+      telemetry?: Telemetry.loaded?(),
+      max_sessions: options.max_sessions
     }
 
     resized(pool, options.size)
@@ -405,6 +409,7 @@ defmodule Py.Pool do
       native: Native.open_pool(size, max_queue, grace),
       timeout: options.timeout,
       telemetry?: Telemetry.loaded?(),
+      max_sessions: options.max_sessions,
       pid: self(),
       python: python
     }

@@ -11,6 +11,7 @@ defmodule Py.Switchboard do
 
   alias Py.Switchboard.{
     Casualties,
+    Homes,
     Listener,
     Overdue,
     Queue,
@@ -33,6 +34,8 @@ defmodule Py.Switchboard do
     :roster,
     requests: %{},
     queue: Queue.new(),
+    # Those that wait for one worker and no other, by its number.
+    homes: %{},
     returned: [],
     next_id: 1,
     # Requests below `young` have been there for a tick at least; `old` are those of them that still are, and the
@@ -234,6 +237,9 @@ defmodule Py.Switchboard do
   @impl true
   def handle_info({:py_call, request}, state),
     do: {:noreply, request |> Requests.take(state) |> Requests.dispatch()}
+
+  def handle_info({:py_leave, key}, state),
+    do: {:noreply, state |> Homes.leave(key) |> Staff.stop_idle() |> Requests.dispatch()}
 
   def handle_info({:py_left, number, left}, state),
     do: {:noreply, state |> Requests.left(number, left) |> Requests.dispatch()}

@@ -13,6 +13,11 @@ defmodule Py.Telemetry do
   | `[:py, :span, :start]` | `system_time`, `monotonic_time` | `name`, `metadata`, `caller`, and the span |
   | `[:py, :span, :stop]` | `duration` | the same |
   | `[:py, :span, :exception]` | `duration` | the same and `reason`, `error` |
+  | `[:py, :stream, :start]` | `system_time`, `monotonic_time` | `pool`, `target`, `name` |
+  | `[:py, :stream, :stop]` | `duration`, `items` | the same and `reason` |
+  | `[:py, :stream, :exception]` | `duration`, `items` | the same, `reason` and `error` |
+  | `[:py, :session, :start]` | `system_time`, `monotonic_time` | `pool` |
+  | `[:py, :session, :stop]` | `duration` | `pool`, `reason` |
   | `[:py, :pool, :overloaded]` | `queued`, `running` | `pool`, `size`, `max_queue` |
   | `[:py, :inline, :overrun]` | `duration` | `pool`, `kind`, `target`, `name` |
 
@@ -40,6 +45,8 @@ defmodule Py.Telemetry do
 
   Python emits events of its own by `erlang.telemetry(["my_app", "rows"], {"count": 3}, {"table": "users"})`. Names and keys are
   atoms in the event. None is made for it: one that no Elixir code has is a `ValueError`.
+  The `reason` of a session's stop is that of its process. The events of a stream are emitted by a process of its own: `items` is how many it handed over; the `reason` of a stop is `:done`, or
+  `:halted` where the consumer wanted no more or died.
 
   Of an asynchronous call, stop or exception is emitted when `Py.await/2`, `Py.yield/2` or `Py.cancel/1` gets its result;
   of a cast, when it ends. With `on: {pool, node}` events are emitted on the node of the pool.
@@ -214,6 +221,53 @@ defmodule Py.Telemetry do
 
   defp atom(name) when is_binary(name), do: String.to_existing_atom(name)
   defp atom(name), do: name
+
+  @doc false
+  @spec start_stream(Pool.t(), tuple) :: span | nil
+  def start_stream(%Pool{telemetry?: false}, _request), do: nil
+
+  def start_stream(%Pool{name: pool}, {:call, target, name, _args, _kwargs}) do
+    now = System.monotonic_time()
+    facts = %{pool: pool, target: target, name: name}
+    times = %{system_time: System.system_time(), monotonic_time: now}
+    :telemetry.execute([:py, :stream, :start], times, facts)
+    {now, facts}
+  end
+
+  @doc false
+  @spec stop_stream(span | nil, non_neg_integer, :done | :halted | Error.t()) :: :ok
+  def stop_stream(nil, _items, _end), do: :ok
+
+  def stop_stream({start, facts}, items, how) do
+    times = %{duration: System.monotonic_time() - start, items: items}
+    {event, facts} = ended(how, facts)
+    :telemetry.execute([:py, :stream, event], times, facts)
+  end
+
+  defp ended(%Error{kind: kind} = error, facts),
+    do: {:exception, Map.merge(facts, %{reason: kind, error: error})}
+
+  defp ended(reason, facts), do: {:stop, Map.put(facts, :reason, reason)}
+
+  @doc false
+  @spec start_session(Pool.t()) :: span | nil
+  def start_session(%Pool{telemetry?: false}), do: nil
+
+  def start_session(%Pool{name: pool}) do
+    now = System.monotonic_time()
+    times = %{system_time: System.system_time(), monotonic_time: now}
+    :telemetry.execute([:py, :session, :start], times, %{pool: pool})
+    {now, %{pool: pool}}
+  end
+
+  @doc false
+  @spec stop_session(span | nil, term) :: :ok
+  def stop_session(nil, _reason), do: :ok
+
+  def stop_session({start, facts}, reason) do
+    times = %{duration: System.monotonic_time() - start}
+    :telemetry.execute([:py, :session, :stop], times, Map.put(facts, :reason, reason))
+  end
 
   @doc false
   @spec overloaded(Pool.t(), map) :: :ok

@@ -44,6 +44,8 @@ defmodule Py.Worker do
     page: nil,
     # Processes that read a segment of its own, by the segment's id.
     readers: %{},
+    # Who stays with it, by their keys: see `Py.Switchboard.Homes`.
+    guests: %{},
     # Frames that go out with the next write.
     outgoing: []
   ]
@@ -261,7 +263,9 @@ defmodule Py.Worker do
 
   @doc "Has it nothing to do?"
   @spec idle?(t) :: boolean
-  def idle?(worker), do: worker.load == 0 and worker.awaiting == 0 and Lane.free?(worker)
+  def idle?(worker),
+    do:
+      worker.load == 0 and worker.awaiting == 0 and worker.guests == %{} and Lane.free?(worker)
 
   @doc "Writes what waits to go out."
   @spec flush(t) :: t

@@ -159,6 +159,44 @@ defmodule Py.Cases.CallbacksTest do
     assert_received {:ok, {false, [^me | _], "r1"}}
   end
 
+  test "any number at the same time, in coroutines", %{pool: pool} = context do
+    me = self()
+
+    register(context, fn n ->
+      send(me, {:waits, n, self()})
+      receive(do: (:go -> n))
+    end)
+
+    code =
+      "import asyncio, erlang\nawait asyncio.gather(*(erlang.acall('#{context.name}', n) for n in range(100)))"
+
+    task = Task.async(fn -> eval(pool, code) end)
+
+    functions =
+      for n <- 0..99 do
+        assert_receive {:waits, ^n, function}, 10_000
+        function
+      end
+
+    Enum.each(functions, &send(&1, :go))
+    assert Task.await(task, 20_000) == {:ok, Enum.to_list(0..99)}
+  end
+
+  test "a coroutine that is cancelled ends what it waits for", %{pool: pool} = context do
+    me = self()
+
+    register(context, fn ->
+      send(me, {:waits, self()})
+      Process.sleep(:infinity)
+    end)
+
+    future = Py.async_call(:erlang, :acall, [context.name], on: pool)
+    assert_receive {:waits, function}, 10_000
+    monitor = Process.monitor(function)
+    assert Py.cancel(future) == :ok
+    assert_receive {:DOWN, ^monitor, :process, ^function, :killed}, 10_000
+  end
+
   test "in that name from threads, tasks and executors of asyncio too", context do
     me = self()
     Logger.metadata(request: "r2")

@@ -4,6 +4,7 @@ defmodule Py.DoctestTest do
 
   doctest Py
   doctest Py.Code
+  doctest Py.Channel
   doctest Py.State
   doctest Py.Future
 end
@@ -15,6 +16,7 @@ defmodule Py.DoctestOnProcessesTest do
 
   doctest Py
   doctest Py.Code
+  doctest Py.Channel
   doctest Py.State
   doctest Py.Future
 end

@@ -369,7 +369,7 @@ defmodule Py.TelemetryTest do
     assert events == []
   end
 
-  @tag on: [:thread]
+  @tag own_vm: true, on: [:thread]
   test "a call inline emits without waiting" do
     code = "import erlang\nwith erlang.span('inline'): erlang.telemetry(['py', 'info'])"
     assert Py.exec(code, %{}, on: @pool) == :ok

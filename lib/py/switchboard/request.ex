@@ -21,6 +21,9 @@ defmodule Py.Switchboard.Request do
     # The worker that has it, and since when, to about a tick; nil for less.
     :port,
     :since,
+    # The number of the one worker that may have it; with the key of a caller that stays there from then on, or with that
+    # alone for one that stays with whatever worker it gets: `{number, key}`, `{:choose, key}`.
+    :home,
     body: "",
     # Where the body is, if that is shared memory.
     shared: nil,

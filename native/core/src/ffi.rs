@@ -367,6 +367,11 @@ impl ThreadId {
         ThreadId(unsafe { ffi::PyThread_get_thread_ident() } as c_long)
     }
 
+    /// The thread of that number; that of none is nobody.
+    pub fn numbered(number: c_long) -> Self {
+        ThreadId(number)
+    }
+
     /// The number that `threading.get_ident` gives.
     pub fn number(self) -> c_long {
         self.0
@@ -662,10 +667,13 @@ pub extern "C" fn native_module_init() -> *mut ffi::PyObject {
         method(c"pending_output", pending_output),
         method(c"loop_waits", loop_waits),
         method(c"loop_returns", loop_returns),
+        method(c"base", base),
+        method(c"may_stall", may_stall),
+        method(c"interrupt_thread", interrupt_thread),
         // SAFETY: an entry of zeroes ends the table.
         unsafe { std::mem::zeroed() },
     ]);
-    struct Methods([ffi::PyMethodDef; 10]);
+    struct Methods([ffi::PyMethodDef; 13]);
     // SAFETY: read only.
     unsafe impl Sync for Methods {}
     // SAFETY: an entry of zeroes ends the table; there is nothing to run when the module is made.
@@ -769,6 +777,9 @@ native_function!(finish, crate::natives::finish);
 native_function!(pending_output, crate::natives::pending_output);
 native_function!(loop_waits, crate::natives::loop_waits);
 native_function!(loop_returns, crate::natives::loop_returns);
+native_function!(base, crate::natives::base);
+native_function!(may_stall, crate::natives::may_stall);
+native_function!(interrupt_thread, crate::natives::interrupt_thread);
 
 // ---------------------------------------------------------------------------------------------
 // Tickets that Python keeps for us

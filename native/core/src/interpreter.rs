@@ -4,7 +4,7 @@
 //! can live in one process. An interpreter is never dropped.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
@@ -46,6 +46,8 @@ pub struct Interpreter {
     pub(crate) host: Box<dyn Host>,
     pub(crate) output_pending: AtomicBool,
     pub(crate) next_task: AtomicU64,
+    /// Iterators that run with items behind them which nobody was sent yet.
+    pub(crate) stalls: AtomicUsize,
     pub(crate) event_loop: Mutex<EventLoop>,
     set_version: bool,
     main_thread: ffi::SignalTarget,
@@ -77,6 +79,7 @@ pub(crate) struct Hooks {
     pub(crate) loop_runs_one_of: Py<PyAny>,
     pub(crate) loop_abandon: Py<PyAny>,
     pub(crate) is_importing: Py<PyAny>,
+    pub(crate) flush_streams: Py<PyAny>,
     pub(crate) stacks: Py<PyAny>,
     pub(crate) int_from_bytes: Py<PyAny>,
     pub(crate) little: Py<PyString>,
@@ -116,6 +119,7 @@ impl Hooks {
             loop_abandon: event_loop.getattr("abandon")?.unbind(),
             loop_runs_one_of: event_loop.getattr("runs_one_of")?.unbind(),
             is_importing: py.import("erlang._imports")?.getattr("is_under_way_in")?.unbind(),
+            flush_streams: py.import("erlang._streams")?.getattr("flush")?.unbind(),
             stacks: py.import("erlang._stacks")?.getattr("stacks")?.unbind(),
             int_from_bytes: py.get_type::<PyInt>().getattr("from_bytes")?.unbind(),
             little: PyString::new(py, "little").unbind(),
@@ -146,6 +150,7 @@ impl Interpreter {
             host,
             output_pending: AtomicBool::new(false),
             next_task: AtomicU64::new(1),
+            stalls: AtomicUsize::new(0),
             event_loop: Mutex::default(),
             set_version: facts.set_version,
             main_thread: ffi::SignalTarget::current(),
@@ -310,7 +315,7 @@ impl Interpreter {
         is_base.then(|| self.base(py, pool).ok()).flatten().map(Bound::into_any)
     }
 
-    fn base<'py>(&self, py: Python<'py>, pool: usize) -> PyResult<Bound<'py, PyModule>> {
+    pub(crate) fn base<'py>(&self, py: Python<'py>, pool: usize) -> PyResult<Bound<'py, PyModule>> {
         if let Some(base) = self.bases.with(py, |bases| bases.get(&pool).map(|base| base.clone_ref(py))) {
             return Ok(base.into_bound(py));
         }

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from erlang._callbacks import acall, call, whereis
-from erlang._exceptions import Cancelled, DecodeError, ElixirError, EncodeError
+from erlang._channels import Channel
+from erlang._exceptions import (
+    Cancelled,
+    Closed,
+    DecodeError,
+    ElixirError,
+    EncodeError,
+    SessionLost,
+)
 from erlang._messages import send
 from erlang._progress import aprogress, progress
 from erlang._state import (
@@ -26,12 +34,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Atom",
     "Cancelled",
+    "Channel",
+    "Closed",
     "DecodeError",
     "ElixirError",
     "EncodeError",
     "Pid",
     "Port",
     "Ref",
+    "SessionLost",
     "acall",
     "aprogress",
     "call",

@@ -8,6 +8,7 @@ import sys
 from types import ModuleType
 
 from erlang._compile import Program, awaits, program
+from erlang._sessions import current
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +57,13 @@ def run(
     if "__builtins__" in variables:
         raise ValueError("no variable may be called __builtins__")
     compiled = program(source, file, line, wants_value)
-    return _run(compiled, {"__name__": "__main__", **variables, "__builtins__": vars(base)})
+    session = current()
+    if session is None:
+        namespace = {"__name__": "__main__", **variables, "__builtins__": vars(base)}
+    else:
+        namespace = session.namespace
+        namespace.update(variables)
+    return _run(compiled, namespace)
 
 
 def _run(compiled: Program, namespace: Namespace) -> object:

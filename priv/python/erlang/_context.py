@@ -9,7 +9,8 @@ from __future__ import annotations
 import types
 from contextvars import Context, copy_context
 
-from erlang import _progress, _trace
+import _erlang
+from erlang import _progress, _request, _sessions, _trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 ENTERS: dict[str, Callable[[Any], object]] = {
     "progress": _progress.enter,
+    "session": _sessions.enter,
     "traceparent": _trace.enter,
 }
 """By key of the map: what is called with its value, in the new context."""
@@ -29,7 +31,13 @@ def within(
     """The function, as one that runs in a context with these values."""
     from functools import partial
 
-    return partial(_entered(values).run, function)
+    context = _entered(values)
+    session = context.run(_sessions.current) if "session" in values else None
+    if session is not None and session.thread is not None:
+        # It runs on another thread than the one that has the request.
+        context.run(_request.asker.set, _erlang.asker())
+        return partial(session.thread.run, context, function)
+    return partial(context.run, function)
 
 
 def await_within(

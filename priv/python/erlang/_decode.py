@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from erlang._channels import Channel
+
 _ISO = Atom("Elixir.Calendar.ISO")
 _bases_of = type.__dict__["__mro__"].__get__
 _with_decimal = False
@@ -171,6 +173,10 @@ def _numpy_scalar(value: Any) -> object:
     return plain
 
 
+def _channel(value: Channel) -> Struct:
+    return Struct("Elixir.Py.Channel", {"pid": value.pid})
+
+
 _SPECIAL_DECIMALS: dict[object, Atom] = {"n": Atom("NaN"), "N": Atom("NaN"), "F": Atom("inf")}
 
 _BUILDERS: dict[tuple[str, str], Callable[[Any], object]] = {
@@ -181,6 +187,7 @@ _BUILDERS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("datetime", "datetime"): _datetime,
     ("datetime", "time"): _time,
     ("decimal", "Decimal"): _decimal,
+    ("erlang", "Channel"): _channel,
     ("numpy", "generic"): _numpy_scalar,
     ("uuid", "UUID"): str,
 }

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from erlang._channels import Channel
+
     Fields = dict[str, Any]
 
 _ISO = "Elixir.Calendar.ISO"
@@ -151,6 +153,12 @@ def _special_exponent(coef: Atom) -> Any:
     return _SPECIAL_DECIMALS[coef]
 
 
+def _channel(fields: Fields) -> Channel:
+    from erlang._channels import Channel
+
+    return Channel.at(fields["pid"])
+
+
 _SPECIAL_DECIMALS: dict[str, Any] = {"NaN": "n", "inf": "F"}
 
 _BUILDERS: dict[str, Callable[[Fields], object]] = {
@@ -159,6 +167,7 @@ _BUILDERS: dict[str, Callable[[Fields], object]] = {
     "Elixir.Decimal": _decimal,
     "Elixir.MapSet": _set,
     "Elixir.NaiveDateTime": _naive_datetime,
+    "Elixir.Py.Channel": _channel,
     "Elixir.Range": _range,
     "Elixir.Time": _time,
 }

@@ -13,6 +13,12 @@ class Cancelled(BaseException):
     __module__ = "erlang"
 
 
+class Closed(Exception):
+    """A channel is closed: it takes nothing more, or has nothing more to give."""
+
+    __module__ = "erlang"
+
+
 class ElixirError(Exception):
     """An Elixir function that Python called raised, threw or exited.
 
@@ -42,5 +48,11 @@ class EncodeError(ValueError):
 
 class DecodeError(ValueError):
     """A Python value has no Elixir value."""
+
+    __module__ = "erlang"
+
+
+class SessionLost(RuntimeError):
+    """The session that a call was to run in has ended."""
 
     __module__ = "erlang"

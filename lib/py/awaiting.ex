@@ -1,0 +1,122 @@
+defmodule Py.Awaiting do
+  @moduledoc false
+
+  # What the coroutines of one interpreter ask, each question answered by a process of its own. One thread of Python's hears
+  # which of them have an answer, and the coroutine then fetches it; a coroutine that is cancelled takes its question back. An
+  # answer that nobody fetched was never given: whoever has it is killed with it.
+
+  use GenServer
+
+  alias Py.{Asker, Callbacks}
+
+  @doc "Starts it, for as long as whoever asks can."
+  @spec open(Callbacks.asker()) :: pid
+  def open(asker) do
+    {:ok, pid} = GenServer.start(__MODULE__, asker)
+    pid
+  end
+
+  # What Python asks.
+  @spec perform(String.t(), list, Asker.t()) :: {:ok, term} | {:error, term}
+  def perform("ask", [pid, number, question], asker),
+    do: {GenServer.call(pid, {:ask, number, Process.group_leader(), asker, question}), nil}
+
+  def perform("hear", [pid, heard], _asker),
+    do: {:ok, GenServer.call(pid, {:hear, heard}, :infinity)}
+
+  def perform("fetch", [pid, number], _asker),
+    do: GenServer.call(pid, {:fetch, number}, :infinity)
+
+  @impl true
+  def init(asker) do
+    Process.flag(:trap_exit, true)
+    watch(asker)
+    # By number who answers, or what is to be said of who did; by pid the number; numbers that nobody has heard of.
+    {:ok, %{answering: %{}, numbers: %{}, ready: [], hears: nil}}
+  end
+
+  # Where questions are not heard any more, nobody fetches answers.
+  defp watch({:node, _number}), do: Process.monitor(Callbacks)
+  defp watch({:worker, _board, port, _number}), do: Port.monitor(port)
+
+  @impl true
+  def handle_call({:ask, number, leader, asker, question}, _from, state) do
+    awaiting = self()
+    pid = spawn_link(fn -> answer(awaiting, number, leader, asker, question) end)
+    answering = Map.put(state.answering, number, pid)
+    {:reply, :ok, %{state | answering: answering, numbers: Map.put(state.numbers, pid, number)}}
+  end
+
+  def handle_call({:hear, heard}, from, state),
+    do: {:noreply, tell(%{state | ready: state.ready -- heard, hears: from})}
+
+  def handle_call({:fetch, number}, from, state) do
+    case state.answering do
+      %{^number => pid} when is_pid(pid) ->
+        send(pid, {:fetch, from})
+        {:noreply, state}
+
+      %{^number => died} ->
+        {:reply, died, %{state | answering: Map.delete(state.answering, number)}}
+
+      _made_up ->
+        {:reply, {:error, {:runtime, "nothing of that number was asked"}}, state}
+    end
+  end
+
+  @impl true
+  def handle_info({:ready, number}, state), do: {:noreply, ready(state, number)}
+
+  def handle_info({:py_withdraw, number}, state) do
+    case Map.pop(state.answering, number) do
+      {pid, answering} when is_pid(pid) ->
+        Process.exit(pid, :kill)
+        {:noreply, %{state | answering: answering, ready: List.delete(state.ready, number)}}
+
+      {_died_or_fetched, answering} ->
+        {:noreply, %{state | answering: answering, ready: List.delete(state.ready, number)}}
+    end
+  end
+
+  def handle_info({:EXIT, pid, reason}, state) do
+    {number, numbers} = Map.pop(state.numbers, pid)
+    {:noreply, ended(%{state | numbers: numbers}, number, reason)}
+  end
+
+  def handle_info({:DOWN, _monitor, _kind, _who, _reason}, state), do: {:stop, :shutdown, state}
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp ended(state, number, :normal),
+    do: %{state | answering: Map.delete(state.answering, number)}
+
+  defp ended(state, number, reason) when is_map_key(state.answering, number),
+    do: ready(put_in(state.answering[number], Callbacks.died(reason)), number)
+
+  defp ended(state, _withdrawn, _reason), do: state
+
+  defp ready(state, number) when is_map_key(state.answering, number),
+    do: tell(%{state | ready: [number | state.ready]})
+
+  defp ready(state, _withdrawn), do: state
+
+  # They stay ready until it says that it has heard of them: it may be gone.
+  defp tell(%{ready: ready, hears: hears} = state) when ready == [] or hears == nil, do: state
+
+  defp tell(state) do
+    GenServer.reply(state.hears, state.ready)
+    %{state | hears: nil}
+  end
+
+  # --- the process of one question ----------------------------------------------------------------
+
+  defp answer(awaiting, number, leader, asker, question) do
+    Process.group_leader(self(), leader)
+    Asker.impersonate(asker)
+    answer = Callbacks.perform(question, asker)
+    send(awaiting, {:ready, number})
+
+    receive do
+      {:fetch, from} -> GenServer.reply(from, answer)
+    end
+  end
+end
