@@ -285,8 +285,8 @@ defmodule Py do
 
   # What `erlang/__init__.py` has: a function of that name could be called by `erlang.call` only.
   @own_names ~w(Atom Cancelled Channel Closed DecodeError ElixirError EncodeError Pid Port Ref SessionLost acall
-                annotations aprogress call progress send state_clear state_decr state_delete state_get state_incr
-                state_keys state_set traceparent whereis)
+                annotations aprogress call progress send span state_clear state_decr state_delete state_get state_incr
+                state_keys state_set telemetry traceparent whereis)
 
   # Names that Python can write as such.
   defp callable!(name) do

@@ -7,7 +7,7 @@ defmodule Py.Awaiting do
 
   use GenServer
 
-  alias Py.Callbacks
+  alias Py.{Asker, Callbacks}
 
   # Milliseconds for which the thread of Python's stays when nothing is asked: it keeps calls from running inline.
   @idle 1_000
@@ -20,13 +20,13 @@ defmodule Py.Awaiting do
   end
 
   # What Python asks.
-  @spec perform(String.t(), list) :: {:ok, term} | {:error, term}
-  def perform("ask", [pid, number, question]),
-    do: {call(pid, {:ask, number, Process.group_leader(), question}), nil}
+  @spec perform(String.t(), list, Asker.t()) :: {:ok, term} | {:error, term}
+  def perform("ask", [pid, number, question], asker),
+    do: {call(pid, {:ask, number, Process.group_leader(), asker, question}), nil}
 
-  def perform("hear", [pid, heard]), do: {:ok, call(pid, {:hear, heard})}
-  def perform("withdraw", [pid, number]), do: {call(pid, {:withdraw, number}), nil}
-  def perform("fetch", [pid, number]), do: call(pid, {:fetch, number})
+  def perform("hear", [pid, heard], _asker), do: {:ok, call(pid, {:hear, heard})}
+  def perform("withdraw", [pid, number], _asker), do: {call(pid, {:withdraw, number}), nil}
+  def perform("fetch", [pid, number], _asker), do: call(pid, {:fetch, number})
 
   defp call(pid, what), do: GenServer.call(pid, what, :infinity)
 
@@ -44,9 +44,9 @@ defmodule Py.Awaiting do
   defp watch({:worker, _board, port, _number}), do: Port.monitor(port)
 
   @impl true
-  def handle_call({:ask, number, leader, question}, _from, state) do
+  def handle_call({:ask, number, leader, asker, question}, _from, state) do
     awaiting = self()
-    pid = spawn_link(fn -> answer(awaiting, number, leader, question) end)
+    pid = spawn_link(fn -> answer(awaiting, number, leader, asker, question) end)
     answering = Map.put(state.answering, number, pid)
     {:reply, :ok, %{state | answering: answering, numbers: Map.put(state.numbers, pid, number)}}
   end
@@ -127,9 +127,10 @@ defmodule Py.Awaiting do
 
   # --- the process of one question ----------------------------------------------------------------
 
-  defp answer(awaiting, number, leader, question) do
+  defp answer(awaiting, number, leader, asker, question) do
     Process.group_leader(self(), leader)
-    answer = Callbacks.perform(question, nil)
+    Asker.impersonate(asker)
+    answer = Callbacks.perform(question, asker)
     send(awaiting, {:ready, number})
 
     receive do

@@ -125,21 +125,25 @@ defmodule Py.Caller do
     end
   end
 
-  defp perform(%Pool{native: native} = pool, request, timeout) do
-    span = Telemetry.start(pool, request)
+  defp perform(pool, request, timeout) do
     ref = make_ref()
+    span = Telemetry.start(pool, request, ref)
+    {result, ticket} = perform(pool, ref, request, timeout)
+    stop(span, ticket, result)
+  end
 
+  defp perform(%Pool{native: native} = pool, ref, request, timeout) do
     case Native.ask(native, ref, Process.group_leader(), request, timeout, true) do
       {{:py_result, _ref, result}, ticket} ->
-        stop(span, ticket, result)
+        {result, ticket}
 
       {:left, ticket} ->
-        receive(do: ({:py_result, ^ref, result} -> stop(span, ticket, result)))
+        receive(do: ({:py_result, ^ref, result} -> {result, ticket}))
 
       refused ->
         case taken(refused, pool, ref, Process.group_leader(), request, timeout, true) do
-          {:error, _error} = error -> stop(span, nil, error)
-          ticket -> receive(do: ({:py_result, ^ref, result} -> stop(span, ticket, result)))
+          {:error, _error} = error -> {error, nil}
+          ticket -> receive(do: ({:py_result, ^ref, result} -> {result, ticket}))
         end
     end
   end
@@ -163,7 +167,8 @@ defmodule Py.Caller do
   end
 
   defp perform_inline(pool, request, timeout) do
-    span = Telemetry.start(pool, request)
+    ref = make_ref()
+    span = Telemetry.start(pool, request, ref)
 
     case Native.run_inline(pool.native, Process.group_leader(), request, timeout) do
       {:overran, result, nanoseconds} ->
@@ -174,7 +179,8 @@ defmodule Py.Caller do
         receive(do: ({:py_result, ^ref, result} -> stop(span, nil, result)))
 
       closed when is_atom(closed) and closed != :ok ->
-        stop(span, nil, perform(%{pool | telemetry?: false}, request, timeout))
+        {result, ticket} = perform(pool, ref, request, timeout)
+        stop(span, ticket, result)
 
       result ->
         stop(span, nil, result)

@@ -15,7 +15,8 @@ defmodule Py.Cast do
 
   @spec cast(Caller.request(), map) :: :ok
   def cast(request, options) do
-    GenServer.cast(__MODULE__, {:cast, request, options, Process.group_leader()})
+    told = {:cast, request, options, Process.group_leader(), Telemetry.current()}
+    GenServer.cast(__MODULE__, told)
   end
 
   @impl true
@@ -23,10 +24,11 @@ defmodule Py.Cast do
 
   # The state: what runs, by its tag.
   @impl true
-  def handle_cast({:cast, request, %{on: name} = options, leader}, running) do
+  def handle_cast({:cast, request, %{on: name} = options, leader, parent}, running) do
     case is_atom(name) && Pool.lookup(name) do
       %Pool{} = pool ->
-        {:noreply, submit(pool, request, options.timeout || pool.timeout, leader, running)}
+        {tag, asked} = submit(pool, request, options.timeout || pool.timeout, leader, parent)
+        {:noreply, if(asked, do: Map.put(running, tag, asked), else: running)}
 
       _elsewhere_or_not_there ->
         spawn(fn -> run(request, options, leader) end)
@@ -44,18 +46,18 @@ defmodule Py.Cast do
 
   def handle_info(_other, running), do: {:noreply, running}
 
-  defp submit(pool, request, timeout, leader, running) do
-    span = Telemetry.start(pool, request)
+  defp submit(pool, request, timeout, leader, parent) do
     tag = make_ref()
+    span = Telemetry.start(pool, request, tag, parent)
 
     case Caller.submit(pool, tag, leader, request, timeout) do
       {:error, _error} = refused ->
         Telemetry.stop(span, nil, refused)
         report(refused, request, leader)
-        running
+        {tag, nil}
 
       ticket ->
-        Map.put(running, tag, {span, ticket, request, leader})
+        {tag, {span, ticket, request, leader}}
     end
   end
 

@@ -98,7 +98,7 @@ defmodule Py.Future do
   end
 
   defp submit(pool, ref, request, timeout) do
-    span = Telemetry.start(pool, request)
+    span = Telemetry.start(pool, request, ref)
 
     case Caller.submit(pool, ref, Process.group_leader(), request, timeout) do
       {:error, error} -> %{refused(pool.name, ref, error) | span: span}

@@ -36,13 +36,13 @@ defmodule Py.Options do
       type: {:function, 3},
       default: nil,
       doc:
-        "a function of `done, total, note`: what Python gives to `erlang.progress`, as it comes; see \"Progress\""
+        "a function of `done, total, note`, called with what Python gives to `erlang.progress`; see \"Progress\" in `Py`. With `on: {pool, node}` it runs on that node"
     ],
     traceparent: [
       type: :traceparent,
       default: nil,
       doc:
-        "the trace that the call is part of, as in the HTTP header of that name; see \"Traces\". Default: `traceparent` of the caller's Logger metadata"
+        "the trace that the call is part of, as in the HTTP header of that name; see \"Telemetry\" in `Py`. Default: `traceparent` of the caller's Logger metadata"
     ]
   ]
 

@@ -189,7 +189,7 @@ defmodule Py.Worker do
     ArgumentError -> :ok
   end
 
-  @doc "Hands on what Python code asks, with the pid of whoever made the call. It may be made up by that code."
+  @doc "Hands on what Python code asks, with who made the call, and its reference. It may be made up by that code."
   @spec ask(binary, port, map) :: term
   def ask(message, port, requests) do
     with {:py_ask, number, id, what} when is_integer(number) <-
@@ -204,7 +204,7 @@ defmodule Py.Worker do
 
   defp caller(requests, id) do
     case requests do
-      %{^id => %{from: from}} -> from
+      %{^id => %{from: from, ref: ref}} when is_pid(from) -> {from, ref}
       _of_no_request -> nil
     end
   end

@@ -26,8 +26,8 @@ defmodule Py.Workers do
   end
 
   def run(pool, request, timeout) do
-    span = Telemetry.start(pool, request)
     ref = make_ref()
+    span = Telemetry.start(pool, request, ref)
 
     {verb, iovec} = Frame.encode(Process.group_leader(), request)
     deadline = Frame.deadline(timeout)

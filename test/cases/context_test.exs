@@ -196,6 +196,73 @@ defmodule Py.Cases.ContextTest do
     assert Py.eval("len(t)", %{t: Py.bytes(text)}, traced(on: pool)) == {:ok, 1_000_000}
   end
 
+  describe "traceparent" do
+    @spanned """
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+
+    tracer = TracerProvider().get_tracer("test")
+
+    def spanned():
+        with tracer.start_as_current_span("outer") as span, tracer.start_as_current_span("inner") as inner:
+            trace_id = trace.format_trace_id(inner.get_span_context().trace_id)
+            return [trace_id, span.parent and trace.format_span_id(span.parent.span_id)]
+
+    async def awaited():
+        import asyncio
+        return [spanned(), await asyncio.to_thread(spanned), await asyncio.create_task(later())]
+
+    async def later():
+        return spanned()
+    """
+    @trace "0af7651916cd43dd8448eb211c80319c"
+    @span "b7ad6b7169203331"
+
+    @tag pool: [init: @spanned]
+    test "is the parent of spans of OpenTelemetry, for as long as the call", %{pool: pool} do
+      options = traced(on: pool, timeout: 60_000)
+      assert Py.call(:__main__, :spanned, [], options) == {:ok, [@trace, @span]}
+      assert Py.eval("spanned()", %{}, options) == {:ok, [@trace, @span]}
+
+      assert Py.call(:__main__, :awaited, [], options) ==
+               {:ok, List.duplicate([@trace, @span], 3)}
+
+      assert Py.await(Py.async_call(:__main__, :spanned, [], options)) == {:ok, [@trace, @span]}
+      assert Py.gather([{:__main__, :later, []}], options) == [{:ok, [@trace, @span]}]
+
+      for _ <- 1..20 do
+        assert {:ok, [other, nil]} = call(pool, :__main__, :spanned)
+        assert other != @trace
+      end
+    end
+
+    test "of the caller's Logger metadata", %{pool: pool} do
+      code = "import erlang\nerlang.traceparent()"
+      other = String.replace(@traceparent, "0a", "0b")
+      Logger.metadata(traceparent: other)
+      assert eval(pool, code) == {:ok, other}
+      assert Py.eval(code, %{}, traced(on: pool)) == {:ok, @traceparent}
+      assert Py.await(Py.async_call(:erlang, :traceparent, [], on: pool)) == {:ok, other}
+      assert Py.gather([{:erlang, :traceparent, []}], on: pool) == [{:ok, other}]
+      assert Py.call(:erlang, :traceparent, [], on: pool, inline: true) == {:ok, nil}
+      assert Py.getattr(:math, :pi, on: pool) == {:ok, :math.pi()}
+      me = self()
+      told = fn traceparent, _, _ -> send(me, {:traceparent, traceparent}) end
+      report = "import erlang\nerlang.progress(erlang.traceparent())"
+      assert Py.exec(report, %{}, on: pool, progress: told) == :ok
+      assert_received {:traceparent, ^other}
+
+      # A function that Python calls has the metadata of its caller, and so have its calls.
+      nested = fn -> Py.call!(:erlang, :traceparent, [], on: pool) end
+      assert eval(pool, "f()", %{f: nested}) == {:ok, other}
+
+      for none <- [nil, "none", 1, String.upcase(other)] do
+        Logger.metadata(traceparent: none)
+        assert eval(pool, code) == {:ok, nil}
+      end
+    end
+  end
+
   test "not with inline: true", %{pool: pool} do
     for {option, said} <- [
           {[traceparent: @traceparent], "traceparent: cannot go with inline: true"},

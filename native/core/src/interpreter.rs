@@ -249,19 +249,6 @@ impl Interpreter {
         Some(etf.cast::<PyBytes>().ok()?.as_bytes().to_vec())
     }
 
-    /// Who asked for what runs, as the dispatcher of questions knows it: a pid, or the number of a request.
-    pub(crate) fn caller<'py>(
-        &self,
-        py: Python<'py>,
-        ticket: Option<&Ticket>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let Some(ticket) = ticket else { return Ok(py.None().into_bound(py)) };
-        match ticket.wire().caller_etf() {
-            Some(etf) => self.opaque(py, Opaque::Pid, &etf),
-            None => Ok(ticket.wire().id().into_pyobject(py)?.into_any()),
-        }
-    }
-
     pub(crate) fn is_atom(&self, value: &Bound<'_, PyAny>) -> bool {
         value.get_type().is(&self.hooks.atom)
     }

@@ -56,7 +56,7 @@ impl Wire for Call {
     }
 
     fn caller_etf(&self) -> Option<Vec<u8>> {
-        Some(ffi::etf_of_word(self.caller.word()))
+        self.caller.etf()
     }
 
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault> {

@@ -23,6 +23,7 @@ from erlang._state import (
     state_keys,
     state_set,
 )
+from erlang._telemetry import span, telemetry
 from erlang._terms import Atom, Pid, Port, Ref
 from erlang._trace import traceparent
 
@@ -47,6 +48,7 @@ __all__ = [
     "call",
     "progress",
     "send",
+    "span",
     "state_clear",
     "state_decr",
     "state_delete",
@@ -54,6 +56,7 @@ __all__ = [
     "state_incr",
     "state_keys",
     "state_set",
+    "telemetry",
     "traceparent",
     "whereis",
 ]

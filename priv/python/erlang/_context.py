@@ -9,7 +9,8 @@ from __future__ import annotations
 import types
 from contextvars import Context, copy_context
 
-from erlang import _progress, _sessions, _trace
+import _erlang
+from erlang import _progress, _request, _sessions, _trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def within(
     context = _entered(values)
     session = context.run(_sessions.current) if "session" in values else None
     if session is not None and session.thread is not None:
+        # It runs on another thread than the one that has the request.
+        context.run(_request.asker.set, _erlang.asker())
         return partial(session.thread.run, context, function)
     return partial(context.run, function)
 

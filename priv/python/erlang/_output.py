@@ -11,6 +11,7 @@ import threading
 from contextvars import ContextVar, copy_context
 
 import _erlang
+from erlang._request import asker
 from erlang._terms import Atom, Pid
 from erlang._text import utf8
 
@@ -216,9 +217,12 @@ _start_thread = threading.Thread.start
 
 
 def _start(self: threading.Thread) -> None:
-    """`Thread.start`, and the thread prints where the one that starts it does."""
+    """`Thread.start`, and the thread asks and prints as the request does that starts it."""
     run, context = self.run, copy_context()
     given = vars(self).copy()
+    request = _erlang.asker()
+    if request is not None:
+        context.run(asker.set, request)
 
     def run_in_context() -> None:
         _restore_run(self, given)

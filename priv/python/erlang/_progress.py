@@ -25,7 +25,8 @@ def progress(done: object, total: object = None, note: object = None) -> None:
 
 async def aprogress(done: object, total: object = None, note: object = None) -> None:
     """The same in a coroutine: the event loop goes on meanwhile."""
-    if _function.get() is not None:
-        import asyncio
+    function = _function.get()
+    if function is not None:
+        from erlang._awaiting import ask_and_await
 
-        await asyncio.to_thread(progress, done, total, note)
+        await ask_and_await((_PROGRESS, function, [done, total, note]))

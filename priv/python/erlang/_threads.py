@@ -67,9 +67,9 @@ class SessionThread:
             return context.run(function, *args, **kwargs)
         return _Job(self, lambda: context.run(function, *args, **kwargs)).wait()
 
-    def ask(self, kind: object, what: object) -> Any:
+    def ask(self, kind: object, what: object, asker: object) -> Any:
         """Have the question asked by who waits for the job that runs, and wait for the answer."""
-        question = _Question(kind, what)
+        question = _Question(kind, what, asker)
         self.jobs[-1].ask(question)
         while not question.is_answered:
             self.step()
@@ -104,16 +104,17 @@ class SessionThread:
 class _Question:
     """What the thread of a session wants to know."""
 
-    def __init__(self, kind: object, what: object) -> None:
+    def __init__(self, kind: object, what: object, asker: object) -> None:
         self.kind = kind
         self.what = what
+        self.asker = asker
         self.answer: Any = None
         self.error: BaseException | None = None
         self.is_answered = False
 
     def put(self) -> None:
         try:
-            self.answer = _erlang.ask(self.kind, self.what)
+            self.answer = _erlang.ask(self.kind, self.what, self.asker)
         except BaseException as error:
             self.error = error
 
