@@ -231,7 +231,8 @@ defmodule Py do
 
   @doc """
   Registers a function under a name by which Python code may call it: `erlang.call("name", ...)`, `erlang.name(...)`,
-  `from erlang import name`; in a coroutine `await erlang.acall("name", ...)`. Nothing else of Elixir can be called.
+  `from erlang import name`; in a coroutine `await erlang.acall("name", ...)`. Nothing else of Elixir can be called, but
+  functions that are passed along, and those of the modules that a pool was given as `expose:` (see `Py.Pool`).
 
   `function` is a function, or `{module, name}` for one of any arity. Arguments and results are converted as those of
   calls are. Keyword arguments arrive as a keyword list behind the others; only atoms that exist can be their keys. A wrong

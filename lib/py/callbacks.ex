@@ -6,7 +6,7 @@ defmodule Py.Callbacks do
 
   use GenServer
 
-  alias Py.{Asker, Awaiting, Native, Telemetry}
+  alias Py.{Asker, Awaiting, Exposed, Native, Telemetry}
   alias Py.Worker.Frame
 
   @names __MODULE__.Names
@@ -176,7 +176,7 @@ defmodule Py.Callbacks do
   def perform({:call, name, arguments, keywords}, asker) do
     case :ets.lookup(@names, name) do
       [{^name, function, _owner}] -> apply_to(function, name, arguments, keywords, asker)
-      [] -> {:error, {:attribute, "no Elixir function is registered as #{inspect(name)}"}}
+      [] -> call_exposed(name, arguments, keywords, asker)
     end
   end
 
@@ -192,6 +192,13 @@ defmodule Py.Callbacks do
     do: Telemetry.execute(event, measurements, metadata)
 
   def perform({:span, stage, facts}, asker), do: {:ok, Telemetry.span(stage, facts, asker)}
+
+  defp call_exposed(name, arguments, keywords, asker) do
+    case Exposed.find(asker.pool, name) do
+      {:ok, function} -> apply_to(function, name, arguments, keywords, asker)
+      {:error, text} -> {:error, {:attribute, text}}
+    end
+  end
 
   defp whereis(name) do
     case Process.whereis(String.to_existing_atom(name)) do

@@ -113,6 +113,12 @@ defmodule Py.Options do
         "code that runs once before the pool serves; its names are visible to all code of the pool"
     ],
     paths: [type: {:list, :text}, default: [], doc: "folders put in front of `sys.path`"],
+    expose: [
+      type: :modules,
+      default: [],
+      doc:
+        "modules whose public functions Python code of this pool may call, as `erlang.call(\"MyApp.Tools.search\", ...)`, besides those of `Py.register/3`"
+    ],
     env: [
       type: :env,
       default: %{},
@@ -422,6 +428,16 @@ defmodule Py.Options do
   defp cast({:list, :text}, value) do
     strings? = is_list(value) and Enum.all?(value, &is_binary/1)
     if strings?, do: {:ok, value}, else: {:error, "a list of strings"}
+  end
+
+  defp cast(:modules, value) do
+    atoms? = is_list(value) and Enum.all?(value, &is_atom/1)
+
+    case atoms? && Enum.find(value, &(not Code.ensure_loaded?(&1))) do
+      nil -> {:ok, value}
+      false -> {:error, "a list of modules"}
+      module -> {:error, "a list of modules, and there is no #{inspect(module)}"}
+    end
   end
 
   defp cast(:env, value) do

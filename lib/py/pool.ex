@@ -55,7 +55,7 @@ defmodule Py.Pool do
 
   use GenServer
 
-  alias Py.{Aside, Error, Native, Options, Runtime, Switchboard, Telemetry, Workers}
+  alias Py.{Aside, Error, Exposed, Native, Options, Runtime, Switchboard, Telemetry, Workers}
   alias Py.Pool.Startup
 
   @enforce_keys [:name, :in, :timeout, :telemetry?]
@@ -397,16 +397,25 @@ defmodule Py.Pool do
   @impl true
   def terminate(_reason, pool) do
     mark(pool.name, :stopped)
-    Native.close_pool(pool.native)
+    close(pool.native)
   end
+
+  defp close(native) do
+    Exposed.forget(asker(native))
+    Native.close_pool(native)
+  end
+
+  defp asker(native), do: {:node, Native.pool_id(native)}
 
   defp open(options, python) do
     %{name: name, size: size, max_queue: max_queue, grace: grace} = options
+    native = Native.open_pool(size, max_queue, grace)
+    Exposed.put(asker(native), options.expose)
 
     %__MODULE__{
       name: name,
       in: :thread,
-      native: Native.open_pool(size, max_queue, grace),
+      native: native,
       timeout: options.timeout,
       telemetry?: Telemetry.loaded?(),
       max_sessions: options.max_sessions,
@@ -427,7 +436,7 @@ defmodule Py.Pool do
         :ok
 
       {:py_result, ^ref, {:error, error}} ->
-        Native.close_pool(pool.native)
+        close(pool.native)
         {:error, error}
     end
   end

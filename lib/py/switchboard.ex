@@ -72,6 +72,7 @@ defmodule Py.Switchboard do
     Process.flag(:trap_exit, true)
     Survivor.watch(options.name)
     Pool.mark(options.name, :starting)
+    Py.Exposed.put(self(), options.expose)
 
     load_all(options.name)
 
@@ -85,6 +86,7 @@ defmodule Py.Switchboard do
     else
       {:error, error} ->
         Pool.mark(options.name, :stopped)
+        Py.Exposed.forget(self())
         {:stop, {:shutdown, error}}
     end
   end
@@ -161,6 +163,7 @@ defmodule Py.Switchboard do
   @impl true
   def terminate(_reason, state) do
     Pool.mark(state.pool.name, :stopped)
+    Py.Exposed.forget(self())
     error = Pool.Startup.stopped(state.pool.name)
     for {_id, request} <- state.requests, do: Request.answer(request, {:error, error})
     Template.stop(state.template)
