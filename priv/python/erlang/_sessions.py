@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from time import monotonic
-from weakref import WeakKeyDictionary, finalize
 
 import _erlang
 from erlang._exceptions import SessionLost
@@ -49,8 +48,8 @@ class _Use:
 
 _sessions: dict[int, Session] = {}
 _current: ContextVar[_Use | None] = ContextVar("erlang_session", default=None)
-# A pool's base namespace is kept by the pool alone: its sessions end with it.
-_pools: WeakKeyDictionary[ModuleType, set[int]] = WeakKeyDictionary()
+# Keys, by the base namespace of a pool.
+_pools: dict[ModuleType, set[int]] = {}
 
 
 def open(key: int, threaded: bool) -> None:
@@ -59,10 +58,7 @@ def open(key: int, threaded: bool) -> None:
 
     base = _erlang.base()
     table_of(base)
-    if base not in _pools:
-        keys = _pools[base] = set()
-        finalize(base, _end_all, keys).atexit = False
-    _pools[base].add(key)
+    _pools.setdefault(base, set()).add(key)
     _sessions[key] = Session(base, _new_thread() if threaded else None)
 
 
@@ -72,8 +68,9 @@ def _new_thread() -> SessionThread:
     return SessionThread()
 
 
-def _end_all(keys: set[int]) -> None:
-    for key in list(keys):
+def forget(base: ModuleType) -> None:
+    """End all sessions of a pool: it was stopped."""
+    for key in list(_pools.pop(base, ())):
         close(key)
 
 

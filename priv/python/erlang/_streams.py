@@ -12,7 +12,6 @@ from collections import OrderedDict, deque
 from collections.abc import Generator
 from itertools import islice
 from time import perf_counter
-from weakref import finalize
 
 import _erlang
 from erlang._sessions import current
@@ -46,7 +45,8 @@ _MAX_NEVER = 1024
 class _Table:
     """The streams of a pool."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: ModuleType) -> None:
+        self.base = base
         self.lock = threading.Lock()
         self.streams: dict[int, _Stream] = {}
         self.never: OrderedDict[int, None] = OrderedDict()
@@ -69,19 +69,20 @@ class _Table:
             return stream
 
 
-# By the names of a pool's base, as `id` has them.
+# By the names of a pool's base, which nobody else has while it is here, as `id` has them.
 _tables: dict[int, _Table] = {}
 _running: dict[int, _Stream] = {}
 
 
 def table_of(base: ModuleType) -> _Table:
-    """The table of a pool. The pool alone keeps its base: its streams end with it."""
+    """The table of a pool."""
     key = id(vars(base))
-    table = _tables.get(key)
-    if table is None:
-        table = _tables.setdefault(key, _Table())
-        finalize(base, _tables.pop, key, None).atexit = False
-    return table
+    return _tables.get(key) or _tables.setdefault(key, _Table(base))
+
+
+def forget(base: ModuleType) -> None:
+    """Let go of the streams of a pool: it was stopped."""
+    _tables.pop(id(vars(base)), None)
 
 
 def _table() -> _Table:
