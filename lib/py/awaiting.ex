@@ -27,6 +27,7 @@ defmodule Py.Awaiting do
   def perform("hear", [pid, heard], _asker), do: {:ok, call(pid, {:hear, heard})}
   def perform("withdraw", [pid, number], _asker), do: {call(pid, {:withdraw, number}), nil}
   def perform("fetch", [pid, number], _asker), do: call(pid, {:fetch, number})
+  def perform("close", [pid], _asker), do: {GenServer.cast(pid, :close), nil}
 
   defp call(pid, what), do: GenServer.call(pid, what, :infinity)
 
@@ -39,8 +40,8 @@ defmodule Py.Awaiting do
     {:ok, %{answering: %{}, numbers: %{}, ready: [], hears: nil}}
   end
 
-  # Where questions are not heard any more, nobody fetches answers.
-  defp watch({:node, _number}), do: Process.monitor(Callbacks)
+  # Whoever hears says when nobody does any more, but for a worker that dies.
+  defp watch({:node, _number}), do: :ok
   defp watch({:worker, _board, port, _number}), do: Port.monitor(port)
 
   @impl true
@@ -76,6 +77,9 @@ defmodule Py.Awaiting do
   end
 
   @impl true
+  def handle_cast(:close, state), do: {:stop, :shutdown, state}
+
+  @impl true
   def handle_info({:ready, number}, state), do: {:noreply, ready(state, number)}
 
   def handle_info({:EXIT, pid, reason}, state) do
@@ -88,7 +92,7 @@ defmodule Py.Awaiting do
     {:noreply, %{state | hears: nil}}
   end
 
-  def handle_info({:DOWN, _monitor, _kind, _who, _reason}, state), do: {:stop, :shutdown, state}
+  def handle_info({:DOWN, _monitor, :port, _port, _reason}, state), do: {:stop, :shutdown, state}
   def handle_info(_other, state), do: {:noreply, state}
 
   # It is known not to be alive once it has told all who watch it: what it had is back before anything else is asked.
