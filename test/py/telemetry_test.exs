@@ -61,6 +61,25 @@ defmodule Py.TelemetryTest do
     end
   end
 
+  test "100, P-D 5. start and exception of each kind of request" do
+    for {run, kind, target, name} <- [
+          {fn -> Py.call(:math, :sqrt, [-1], on: @pool) end, :call, :math, :sqrt},
+          {fn -> Py.call("no_such_module", "f", [], on: @pool) end, :call, "no_such_module", "f"},
+          {fn -> Py.eval("1/0", %{}, on: @pool) end, :eval, nil, nil},
+          {fn -> Py.exec("1/0", %{}, on: @pool) end, :exec, nil, nil},
+          {fn -> Py.getattr(:math, :no, on: @pool) end, :getattr, :math, :no},
+          {fn -> Py.reload(:no_such_module, on: @pool) end, :reload, :no_such_module, nil},
+          {fn -> Py.exec("import asyncio\nawait asyncio.sleep(0)\n1/0", %{}, on: @pool) end,
+           :exec, nil, nil}
+        ] do
+      error = error(run.())
+      asked = started()
+      assert %{pool: @pool, kind: ^kind, target: ^target, name: ^name} = asked
+      assert {_times, facts} = failed()
+      assert facts == Map.merge(asked, %{reason: :python, error: error})
+    end
+  end
+
   test "times are those of the call" do
     Py.call(:time, :sleep, [0.05], on: @pool)
     started()
