@@ -360,6 +360,21 @@ defmodule Py do
   def buffer(binary) when is_binary(binary), do: %Buffer{data: binary}
 
   @doc """
+  An enumerable that Python sees as an iterator: it is enumerated as Python asks, a few items ahead at most, once.
+
+  It is a process of its own that enumerates, in the name of whoever made the call, and so it can be a `File.stream!`; it ends when Python
+  lets go of the iterator, and with the process that made the call. What the enumerable raises is an `erlang.ElixirError`. In
+  coroutines `async for` leaves the event loop to others.
+
+      iex> Py.call(:builtins, :list, [Py.iter(Stream.map(1..3, & &1 * 2))])
+      {:ok, [2, 4, 6]}
+      iex> Py.eval("next(numbers) + next(numbers)", %{numbers: Py.iter(Stream.iterate(20, & &1 + 2))})
+      {:ok, 42}
+  """
+  @spec iter(Enumerable.t()) :: Py.Iterator.t()
+  def iter(enumerable), do: Py.Iterator.new(enumerable)
+
+  @doc """
   Like `call/4`, but returns the value or raises `Py.Error`, with Python's frames in front of the stacktrace.
 
       iex> Py.call!(:math, :sqrt, [16.0])

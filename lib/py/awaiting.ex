@@ -9,6 +9,9 @@ defmodule Py.Awaiting do
 
   alias Py.{Asker, Callbacks}
 
+  # Milliseconds for which the thread of Python's stays when nothing is asked: it keeps calls from running inline.
+  @idle 1_000
+
   @doc "Starts it, for as long as whoever asks can."
   @spec open(Callbacks.asker()) :: pid
   def open(asker) do
@@ -19,18 +22,19 @@ defmodule Py.Awaiting do
   # What Python asks.
   @spec perform(String.t(), list, Asker.t()) :: {:ok, term} | {:error, term}
   def perform("ask", [pid, number, question], asker),
-    do: {GenServer.call(pid, {:ask, number, Process.group_leader(), asker, question}), nil}
+    do: {call(pid, {:ask, number, Process.group_leader(), asker, question}), nil}
 
-  def perform("hear", [pid, heard], _asker),
-    do: {:ok, GenServer.call(pid, {:hear, heard}, :infinity)}
+  def perform("hear", [pid, heard], _asker), do: {:ok, call(pid, {:hear, heard})}
+  def perform("withdraw", [pid, number], _asker), do: {call(pid, {:withdraw, number}), nil}
+  def perform("fetch", [pid, number], _asker), do: call(pid, {:fetch, number})
 
-  def perform("fetch", [pid, number], _asker),
-    do: GenServer.call(pid, {:fetch, number}, :infinity)
+  defp call(pid, what), do: GenServer.call(pid, what, :infinity)
 
   @impl true
   def init(asker) do
     Process.flag(:trap_exit, true)
     watch(asker)
+
     # By number who answers, or what is to be said of who did; by pid the number; numbers that nobody has heard of.
     {:ok, %{answering: %{}, numbers: %{}, ready: [], hears: nil}}
   end
@@ -48,7 +52,7 @@ defmodule Py.Awaiting do
   end
 
   def handle_call({:hear, heard}, from, state),
-    do: {:noreply, tell(%{state | ready: state.ready -- heard, hears: from})}
+    do: {:noreply, %{state | ready: state.ready -- heard, hears: from} |> tell() |> rest()}
 
   def handle_call({:fetch, number}, from, state) do
     case state.answering do
@@ -64,27 +68,34 @@ defmodule Py.Awaiting do
     end
   end
 
+  def handle_call({:withdraw, number}, _from, state) do
+    {pid, answering} = Map.pop(state.answering, number)
+    if is_pid(pid), do: end_now(pid)
+    ready = List.delete(state.ready, number)
+    {:reply, :ok, rest(%{state | answering: answering, ready: ready})}
+  end
+
   @impl true
   def handle_info({:ready, number}, state), do: {:noreply, ready(state, number)}
 
-  def handle_info({:py_withdraw, number}, state) do
-    case Map.pop(state.answering, number) do
-      {pid, answering} when is_pid(pid) ->
-        Process.exit(pid, :kill)
-        {:noreply, %{state | answering: answering, ready: List.delete(state.ready, number)}}
-
-      {_died_or_fetched, answering} ->
-        {:noreply, %{state | answering: answering, ready: List.delete(state.ready, number)}}
-    end
-  end
-
   def handle_info({:EXIT, pid, reason}, state) do
     {number, numbers} = Map.pop(state.numbers, pid)
-    {:noreply, ended(%{state | numbers: numbers}, number, reason)}
+    {:noreply, %{state | numbers: numbers} |> ended(number, reason) |> rest()}
+  end
+
+  def handle_info({:idle, hears}, %{hears: hears, answering: none} = state) when none == %{} do
+    GenServer.reply(hears, [])
+    {:noreply, %{state | hears: nil}}
   end
 
   def handle_info({:DOWN, _monitor, _kind, _who, _reason}, state), do: {:stop, :shutdown, state}
   def handle_info(_other, state), do: {:noreply, state}
+
+  # It is known not to be alive once it has told all who watch it: what it had is back before anything else is asked.
+  defp end_now(pid) do
+    Process.exit(pid, :kill)
+    false = Process.alive?(pid)
+  end
 
   defp ended(state, number, :normal),
     do: %{state | answering: Map.delete(state.answering, number)}
@@ -103,9 +114,16 @@ defmodule Py.Awaiting do
   defp tell(%{ready: ready, hears: hears} = state) when ready == [] or hears == nil, do: state
 
   defp tell(state) do
-    GenServer.reply(state.hears, state.ready)
+    GenServer.reply(state.hears, Enum.reverse(state.ready))
     %{state | hears: nil}
   end
+
+  defp rest(%{hears: hears, answering: none} = state) when none == %{} and hears != nil do
+    Process.send_after(self(), {:idle, hears}, @idle)
+    state
+  end
+
+  defp rest(state), do: state
 
   # --- the process of one question ----------------------------------------------------------------
 

@@ -139,6 +139,10 @@ defmodule Py.Callbacks do
   end
 
   defp perform({:await, "open", []}, _asker, question), do: {:ok, Awaiting.open(question)}
+
+  defp perform({:iter, "open", [enumerable]}, asker, question),
+    do: Py.Iterator.open(enumerable, asker, question)
+
   defp perform(what, asker, _question), do: perform(what, asker)
 
   @doc "What is asked, done by the process that is to answer it."
@@ -151,6 +155,8 @@ defmodule Py.Callbacks do
 
   def perform({:await, operation, arguments}, asker),
     do: Awaiting.perform(operation, arguments, asker)
+
+  def perform({:iter, "next", [pid, count]}, _asker), do: Py.Iterator.next(pid, count)
 
   def perform({:whereis, name}, _asker), do: {:ok, whereis(name)}
 
@@ -210,8 +216,13 @@ defmodule Py.Callbacks do
       {:ok, Telemetry.callback(facts, asker, fn -> run(function, arguments) end)}
     end
   catch
-    kind, reason -> {:error, {:raised, describe(kind, reason, __STACKTRACE__)}}
+    kind, reason -> raised(kind, reason, __STACKTRACE__)
   end
+
+  @doc "What Elixir code raised, for Python."
+  @spec raised(:error | :exit | :throw, term, Exception.stacktrace()) :: {:error, term}
+  def raised(kind, reason, stacktrace),
+    do: {:error, {:raised, describe(kind, reason, stacktrace)}}
 
   defp run({module, function}, arguments), do: apply(module, function, arguments)
   defp run(function, arguments), do: apply(function, arguments)

@@ -228,7 +228,7 @@ defmodule Py.Channel do
         }
   def info(channel) do
     with {:error, :closed} <- ask(pid!(channel), :info),
-      do: %{size: 0, max_size: 0, getters: 0, putters: 0, closed: true}
+         do: %{size: 0, max_size: 0, getters: 0, putters: 0, closed: true}
   end
 
   # How long one waits is for the channel to say: what it says is exact.
@@ -241,11 +241,16 @@ defmodule Py.Channel do
   defp pid!(%__MODULE__{pid: pid}), do: pid
   defp pid!(pid) when is_pid(pid), do: pid
 
-  defp pid!(name) do
+  defp pid!(name) when is_atom(name) or is_tuple(name) do
     with nil <- GenServer.whereis(name) do
       raise ArgumentError,
             "there is no channel #{inspect(name)}; start it as a child: {Py.Channel, name: #{inspect(name)}}"
     end
+  end
+
+  defp pid!(other) do
+    raise ArgumentError,
+          "expected a channel: a %Py.Channel{}, its process or its name, got: #{inspect(other)}"
   end
 
   defp timeout!(:infinity, _who), do: :infinity

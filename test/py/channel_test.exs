@@ -51,7 +51,9 @@ defmodule Py.ChannelTest do
       end
 
     fill(channel, 1..50)
-    for {getter, n} <- Enum.with_index(getters, 1), do: assert_receive({^getter, {:ok, ^n}}, 5_000)
+
+    for {getter, n} <- Enum.with_index(getters, 1),
+        do: assert_receive({^getter, {:ok, ^n}}, 5_000)
   end
 
   test "those who wait for room are served in turn" do
@@ -216,6 +218,7 @@ defmodule Py.ChannelTest do
     assert Channel.whereis(:py_nobody) == nil
     assert_raise ArgumentError, ~r/is taken/, fn -> Channel.new(name: :py_channel_test) end
     assert_raise ArgumentError, ~r/no channel :py_nobody/, fn -> Channel.get(:py_nobody) end
+    assert_raise ArgumentError, ~r/expected a channel/, fn -> Channel.put("jobs", 1) end
   end
 
   test "options and timeouts that are none" do
@@ -224,13 +227,22 @@ defmodule Py.ChannelTest do
     end
 
     channel = Channel.new()
-    for bad <- [-1, 1.5, nil], do: assert_raise(ArgumentError, ~r/Py.Channel.get.*milliseconds/, fn -> Channel.get(channel, bad) end)
+
+    for bad <- [-1, 1.5, nil],
+        do:
+          assert_raise(ArgumentError, ~r/Py.Channel.get.*milliseconds/, fn ->
+            Channel.get(channel, bad)
+          end)
+
     assert_raise ArgumentError, ~r/Py.Channel.put/, fn -> Channel.put(channel, 1, :never) end
   end
 
   test "what it does not know it ignores" do
     channel = Channel.new()
-    for message <- [:garbage, {:taken, 7}, {:late, :getters, 7}, {:late, :putters, 7}], do: send(channel.pid, message)
+
+    for message <- [:garbage, {:taken, 7}, {:late, :getters, 7}, {:late, :putters, 7}],
+        do: send(channel.pid, message)
+
     assert Channel.put(channel, 1) == :ok
     assert Channel.get(channel) == {:ok, 1}
   end

@@ -23,7 +23,7 @@ defmodule Py.OptionsTest do
     for {options, expected} <- [
           {[timeout: -1], "milliseconds (0 to 4294967295) or :infinity"},
           {[timeout: 1.5], "milliseconds (0 to 4294967295) or :infinity"},
-          {[on: "Py"], "the name of a pool, or {pool, node}"},
+          {[on: "Py"], "the name of a pool, {pool, node}, or a session"},
           {[return: :nope], "one of :value, :object"},
           {[inline: 1], "true or false"},
           {[progress: &abs/1], "a function of arity 3"},

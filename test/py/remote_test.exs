@@ -73,6 +73,23 @@ defmodule Py.RemoteTest do
     assert_no_messages()
   end
 
+  test "channels between nodes", %{node: node} do
+    {there, back} = {Py.Channel.new(max_size: 1), Py.Channel.new(max_size: 1)}
+
+    code =
+      "async for item in there: await back.aput([item, there])\nfor n in range(3): back.put(n)\nback.close()"
+
+    variables = %{there: there, back: back}
+    echo = Task.async(fn -> Py.eval(code, variables, on: {@pool, node}) end)
+
+    for n <- 1..3,
+        do: assert({Py.Channel.put(there, n), Py.Channel.get(back)} == {:ok, {:ok, [n, there]}})
+
+    Py.Channel.close(there)
+    assert back |> Py.Channel.stream() |> Enum.to_list() == [0, 1, 2]
+    assert Task.await(echo) == {:ok, nil}
+  end
+
   test "the death of the caller ends the call over there", %{node: node} do
     caller = spawn(fn -> Py.call(:time, :sleep, [60], on: {@pool, node}, timeout: :infinity) end)
     eventually(fn -> info(node).running == 1 end)

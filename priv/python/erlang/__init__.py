@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from erlang._callbacks import acall, call, whereis
-from erlang._channels import Channel
+from erlang._channel import Channel
 from erlang._exceptions import (
     Cancelled,
     Closed,

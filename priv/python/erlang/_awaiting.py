@@ -1,7 +1,7 @@
 """Questions that coroutines ask: one thread hears which of them are answered, for all of them.
 
-The coroutine itself fetches its answer, as its last step: one that is cancelled before has left it
-where it was.
+The coroutine itself fetches its answer, as its last step: one that is cancelled before has left
+it where it was.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import itertools
 import threading
 from contextvars import Context
 
-import _erlang
 from erlang._callbacks import ask_for
 from erlang._terms import Atom
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from erlang._terms import Pid
 
-_AWAIT, _WITHDRAW = Atom("await"), Atom("py_withdraw")
+_AWAIT = Atom("await")
 
 
 async def ask_and_await(what: tuple[object, ...]) -> Any:
@@ -45,16 +44,16 @@ class _Board:
         self._pid: Pid = _about("open")
         self._numbers = itertools.count(1)
         self._awaited: dict[int, asyncio.Future[None]] = {}
-        # Its context would be that of a call that ends, and so would its group leader.
-        listener = threading.Thread(target=Context().run, args=(self._listen,), daemon=True)
-        listener.start()
+        self._listens = False
 
     def ask(
         self, what: tuple[object, ...], loop: asyncio.AbstractEventLoop
     ) -> tuple[int, asyncio.Future[None]]:
         number, answered = next(self._numbers), loop.create_future()
-        self._awaited[number] = answered
         try:
+            with _lock:
+                self._awaited[number] = answered
+                self._start()
             _about("ask", self._pid, number, what)
         except BaseException:
             self.withdraw(number)
@@ -66,12 +65,22 @@ class _Board:
 
     def withdraw(self, number: int) -> None:
         self._awaited.pop(number, None)
-        _erlang.send(self._pid, (_WITHDRAW, number))
+        try:
+            _about("withdraw", self._pid, number)
+        except Exception:  # whoever would answer is not there any more
+            return
+
+    def _start(self) -> None:
+        if not self._listens:
+            # Its context would be that of a call that ends, and so would its group leader.
+            run = Context().run
+            threading.Thread(target=run, args=(self._listen,), daemon=True).start()
+            self._listens = True
 
     def _listen(self) -> None:
         heard: list[int] = []
         try:
-            while True:
+            while heard or self._goes_on():
                 heard = _about("hear", self._pid, heard)
                 for number in heard:
                     self._announce(number, None)
@@ -79,6 +88,11 @@ class _Board:
             _close(self)
             for number in list(self._awaited):
                 self._announce(number, error)
+
+    def _goes_on(self) -> bool:
+        with _lock:
+            self._listens = bool(self._awaited)
+            return self._listens
 
     def _announce(self, number: int, error: Exception | None) -> None:
         answered = self._awaited.pop(number, None)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from erlang._channels import Channel
+    from erlang._channel import Channel
 
 _ISO = Atom("Elixir.Calendar.ISO")
 _bases_of = type.__dict__["__mro__"].__get__

@@ -13,7 +13,7 @@ class Cancelled(BaseException):
     __module__ = "erlang"
 
 
-class Closed(Exception):
+class Closed(Exception):  # noqa: N818 - the end of a channel is no error
     """A channel is closed: it takes nothing more, or has nothing more to give."""
 
     __module__ = "erlang"

@@ -8,9 +8,11 @@ Elixir does for the answer may need the session.
 from __future__ import annotations
 
 import threading
-from queue import Empty, SimpleQueue
+from contextlib import suppress
+from queue import SimpleQueue
 
 import _erlang
+from erlang._boot import listen
 from erlang._exceptions import Cancelled
 
 TYPE_CHECKING = False
@@ -63,9 +65,7 @@ class SessionThread:
         """Call the function on this thread, in the context."""
         if here() is self:
             return context.run(function, *args, **kwargs)
-        job = _Job(self, lambda: context.run(function, *args, **kwargs))
-        self.inbox.put(job)
-        return job.wait()
+        return _Job(self, lambda: context.run(function, *args, **kwargs)).wait()
 
     def ask(self, kind: object, what: object, asker: object) -> Any:
         """Have the question asked by who waits for the job that runs, and wait for the answer."""
@@ -98,7 +98,7 @@ class SessionThread:
                     # At its very end.
                     continue
             self.jobs.pop()
-            item.news.put(None)
+            item.wake()
 
 
 class _Question:
@@ -125,7 +125,9 @@ class _Job:
     def __init__(self, thread: SessionThread, function: Callable[[], object]) -> None:
         self.thread = thread
         self.function = function
-        self.news: SimpleQueue[None] = SimpleQueue()
+        # Of a queue `get` with a timeout waits for ever, once a signal came at its end.
+        self.news = threading.Lock()
+        self.news.acquire()
         self.question: _Question | None = None
         self.value: object = None
         self.error: BaseException | None = None
@@ -154,33 +156,42 @@ class _Job:
 
     def ask(self, question: _Question) -> None:
         self.question = question
-        self.news.put(None)
+        self.wake()
+
+    def wake(self) -> None:
+        with suppress(RuntimeError):  # it is awake
+            self.news.release()
 
     # --- on the thread that waits
 
     def wait(self) -> object:
-        while not self.is_over:
-            # The signal that interrupts comes every few milliseconds, so also here: twice.
-            try:
-                try:
-                    self.attend()
-                except BaseException as error:
-                    self.cancelled = error
-            except BaseException as error:
-                self.cancelled = error
+        """Have it done, and wait for the result."""
+        # The main thread is interrupted again and again, which would leave it no time for this.
+        listen(self.cancel)
+        try:
+            # What has begun is seen to its end, whenever this thread is interrupted.
+            self.thread.inbox.put(self)
+            while not self.is_over:
+                self.attend()
+        except BaseException as error:
+            self.cancelled = error
+            while not self.is_over:
+                self.attend()
+        finally:
+            listen(None)
         if self.cancelled is not None:
             raise self.cancelled
         if self.error is not None:
             raise self.error
         return self.value
 
+    def cancel(self) -> None:
+        self.cancelled = Cancelled()
+
     def attend(self) -> None:
         if self.cancelled is not None:
             self.interrupt(self.cancelled)
-        try:
-            self.news.get(timeout=_DEAF)
-        except Empty:
-            return
+        self.news.acquire(timeout=_DEAF)
         question = self.question
         if question is not None:
             question.put()

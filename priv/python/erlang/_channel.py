@@ -27,8 +27,10 @@ class Channel:
 
     def __init__(self, where: Pid | str) -> None:
         if not isinstance(where, (Pid, str)):
-            got = type(where).__qualname__
-            raise TypeError(f"Channel() expects a registered name (str) or an erlang.Pid, got {got}")
+            raise TypeError(
+                "Channel() expects a registered name (str) or an erlang.Pid, "
+                f"got {type(where).__qualname__}"
+            )
         self.pid = ask_for(_question("find", str(where) if isinstance(where, str) else where))
 
     @classmethod
@@ -50,11 +52,24 @@ class Channel:
 
     async def aput(self, item: object, timeout: float | None = None) -> None:
         """`put` in a coroutine: the event loop goes on meanwhile."""
-        await ask_and_await(_question("put", self.pid, item, _milliseconds(timeout)))
+        await self._exchange("put", [item], _milliseconds(timeout))
 
     async def aget(self, timeout: float | None = None) -> object:
         """`get` in a coroutine: the event loop goes on meanwhile."""
-        return await ask_and_await(_question("get", self.pid, _milliseconds(timeout)))
+        return await self._exchange("get", [], _milliseconds(timeout))
+
+    async def _exchange(self, operation: str, items: list[object], limit: int | None) -> object:
+        import asyncio
+
+        # What can be done at once takes one question, what is awaited three. A coroutine that
+        # never has to wait must not keep others from running, or from cancelling it.
+        await asyncio.sleep(0)
+        try:
+            return ask_for(_question(operation, self.pid, *items, 0))
+        except TimeoutError:
+            if limit == 0:
+                raise
+        return await ask_and_await(_question(operation, self.pid, *items, limit))
 
     def close(self) -> None:
         """Let nothing more in. What is there can still be taken."""
