@@ -302,6 +302,40 @@ defmodule Py.TelemetryTest do
     assert Enum.sort(calls) == Enum.sort(spans)
   end
 
+  test "spans of a stream are part of it, and that of what it is enumerated in", context do
+    code = """
+    import erlang
+    def rows(n):
+        for row in range(n):
+            with erlang.span("row", row=row): yield row
+    """
+
+    options = [name: :py_telemetry_rows, in: context.in, init: code, size: 1]
+    start_supervised!({Py.Pool, options}, id: :rows)
+    me = self()
+
+    enumerate = fn ->
+      options = [on: :py_telemetry_rows, progress: fn _, _, _ -> :ok end]
+      send(me, {:rows, Enum.to_list(Py.stream(:__main__, :rows, [3], options))})
+      nil
+    end
+
+    assert Py.eval("f()", %{f: enumerate}, on: @pool) == {:ok, nil}
+    assert_received {:rows, [0, 1, 2]}
+    assert_received {:telemetry, [:py, :callback, :start], _, %{telemetry_span_context: callback}}
+    assert_received {:telemetry, [:py, :stream, :start], _, stream}
+    assert %{parent_span_context: ^callback, telemetry_span_context: span} = stream
+    assert_received {:telemetry, [:py, :stream, :stop], %{items: 3}, %{reason: :done} = stopped}
+    assert Map.delete(stopped, :reason) == stream
+
+    for row <- 0..2 do
+      assert_received {:telemetry, [:py, :span, :start], _,
+                       %{metadata: %{"row" => ^row}} = row_span}
+
+      assert row_span.parent_span_context == span
+    end
+  end
+
   test "of a cast and of a future in a function that Python calls" do
     me = self()
 
