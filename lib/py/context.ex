@@ -6,7 +6,7 @@ defmodule Py.Context do
 
   alias Py.Trace
 
-  @typedoc "By key what Python enters: `progress` a function, `traceparent` a string."
+  @typedoc "By key what Python enters: `progress` a function, `traceparent` a string, `session` a key, `span` what is open."
   @type t :: %{optional(atom) => term}
 
   @doc "The request as the calling process makes it with these options."

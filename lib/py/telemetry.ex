@@ -13,7 +13,7 @@ defmodule Py.Telemetry do
   | `[:py, :span, :start]` | `system_time`, `monotonic_time` | `name`, `metadata`, `caller`, and the span |
   | `[:py, :span, :stop]` | `duration` | the same |
   | `[:py, :span, :exception]` | `duration` | the same and `reason`, `error` |
-  | `[:py, :stream, :start]` | `system_time`, `monotonic_time` | `pool`, `target`, `name` |
+  | `[:py, :stream, :start]` | `system_time`, `monotonic_time` | `pool`, `target`, `name`, and the span |
   | `[:py, :stream, :stop]` | `duration`, `items` | the same and `reason` |
   | `[:py, :stream, :exception]` | `duration`, `items` | the same, `reason` and `error` |
   | `[:py, :session, :start]` | `system_time`, `monotonic_time` | `pool` |
@@ -38,9 +38,9 @@ defmodule Py.Telemetry do
   or put into `span.metadata` before its end, a map with strings as keys. Python waits until the handlers are through, so the events are
   there before the call's result; only those of a call that was interrupted, and of one inline, come by themselves.
 
-  The span of a call, a callback or a span is `telemetry_span_context`, which no other has, and `parent_span_context`, that of what it is
-  part of: a span of Python's is part of the one around it, else of the call; a callback of the span that it is called in, else of the call;
-  a call of the callback whose function made it. Tasks and threads that Python starts are part of what is open when they start. It is `nil`
+  The span of a call, a stream, a callback or a span is `telemetry_span_context`, which no other has, and `parent_span_context`, that of what
+  it is part of: a span of Python's is part of the one around it, else of the call or stream; so is a callback; a call or stream is part of the
+  callback whose function made it. Tasks and threads that Python starts are part of what is open when they start. It is `nil`
   where there is none or that is not known: for a call from another node, say.
 
   Python emits events of its own by `erlang.telemetry(["my_app", "rows"], {"count": 3}, {"table": "users"})`. Names and keys are
@@ -87,6 +87,17 @@ defmodule Py.Telemetry do
   @spec current() :: term
   def current, do: Process.get(@current)
 
+  # What the calling process does is part of that.
+  @doc false
+  @spec part_of(term) :: term
+  def part_of(parent), do: Process.put(@current, parent)
+
+  # What the requests of a span bring along, so that Python knows it.
+  @doc false
+  @spec context(span | nil) :: Py.Context.t()
+  def context(nil), do: %{}
+  def context({_start, facts}), do: %{span: facts.telemetry_span_context}
+
   defp spanned(metadata, context, parent) do
     metadata
     |> Map.put(:telemetry_span_context, context)
@@ -114,7 +125,7 @@ defmodule Py.Telemetry do
   def callback(facts, asker, run) do
     if there?() do
       context = make_ref()
-      Process.put(@current, context)
+      part_of(context)
 
       facts
       |> Map.put(:caller, asker.caller)
@@ -228,9 +239,8 @@ defmodule Py.Telemetry do
 
   def start_stream(%Pool{name: pool}, {:call, target, name, _args, _kwargs}) do
     now = System.monotonic_time()
-    facts = %{pool: pool, target: target, name: name}
-    times = %{system_time: System.system_time(), monotonic_time: now}
-    :telemetry.execute([:py, :stream, :start], times, facts)
+    facts = spanned(%{pool: pool, target: target, name: name}, make_ref(), current())
+    :telemetry.execute([:py, :stream, :start], beginning(now), facts)
     {now, facts}
   end
 

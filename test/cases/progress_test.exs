@@ -60,6 +60,23 @@ defmodule Py.Cases.ProgressTest do
     assert Enum.sort(told()) == for(n <- 1..3, do: {n, nil, nil})
   end
 
+  test "of streams, from the iterable", %{pool: pool} do
+    code = """
+    def rows(n):
+        import erlang
+        for row in range(n):
+            erlang.progress(row, n)
+            yield row
+    """
+
+    start_supervised!({Py.Pool, name: :py_progress_rows, init: code, size: 1, in: kind(pool)})
+    stream = Py.stream(:__main__, :rows, [3], on: :py_progress_rows, progress: tell())
+    assert Enum.to_list(stream) == [0, 1, 2]
+    assert told() == for(n <- 0..2, do: {n, 3, nil})
+  end
+
+  defp kind(pool), do: Py.Pool.info(pool).in
+
   test "from coroutines, of each its own", %{pool: pool} do
     code =
       "import erlang\nfor n in range(1, 6): await erlang.aprogress(n, 5, f'step {n}')\n'done'"

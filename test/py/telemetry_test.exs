@@ -61,6 +61,25 @@ defmodule Py.TelemetryTest do
     end
   end
 
+  test "100, P-D 5. start and exception of each kind of request" do
+    for {run, kind, target, name} <- [
+          {fn -> Py.call(:math, :sqrt, [-1], on: @pool) end, :call, :math, :sqrt},
+          {fn -> Py.call("no_such_module", "f", [], on: @pool) end, :call, "no_such_module", "f"},
+          {fn -> Py.eval("1/0", %{}, on: @pool) end, :eval, nil, nil},
+          {fn -> Py.exec("1/0", %{}, on: @pool) end, :exec, nil, nil},
+          {fn -> Py.getattr(:math, :no, on: @pool) end, :getattr, :math, :no},
+          {fn -> Py.reload(:no_such_module, on: @pool) end, :reload, :no_such_module, nil},
+          {fn -> Py.exec("import asyncio\nawait asyncio.sleep(0)\n1/0", %{}, on: @pool) end,
+           :exec, nil, nil}
+        ] do
+      error = error(run.())
+      asked = started()
+      assert %{pool: @pool, kind: ^kind, target: ^target, name: ^name} = asked
+      assert {_times, facts} = failed()
+      assert facts == Map.merge(asked, %{reason: :python, error: error})
+    end
+  end
+
   test "times are those of the call" do
     Py.call(:time, :sleep, [0.05], on: @pool)
     started()
@@ -281,6 +300,40 @@ defmodule Py.TelemetryTest do
     calls = for {[:py, :call, :start], _, facts} <- events, do: facts.telemetry_span_context
     spans = for {[:py, :span, :start], _, facts} <- events, do: facts.parent_span_context
     assert Enum.sort(calls) == Enum.sort(spans)
+  end
+
+  test "spans of a stream are part of it, and that of what it is enumerated in", context do
+    code = """
+    import erlang
+    def rows(n):
+        for row in range(n):
+            with erlang.span("row", row=row): yield row
+    """
+
+    options = [name: :py_telemetry_rows, in: context.in, init: code, size: 1]
+    start_supervised!({Py.Pool, options}, id: :rows)
+    me = self()
+
+    enumerate = fn ->
+      options = [on: :py_telemetry_rows, progress: fn _, _, _ -> :ok end]
+      send(me, {:rows, Enum.to_list(Py.stream(:__main__, :rows, [3], options))})
+      nil
+    end
+
+    assert Py.eval("f()", %{f: enumerate}, on: @pool) == {:ok, nil}
+    assert_received {:rows, [0, 1, 2]}
+    assert_received {:telemetry, [:py, :callback, :start], _, %{telemetry_span_context: callback}}
+    assert_received {:telemetry, [:py, :stream, :start], _, stream}
+    assert %{parent_span_context: ^callback, telemetry_span_context: span} = stream
+    assert_received {:telemetry, [:py, :stream, :stop], %{items: 3}, %{reason: :done} = stopped}
+    assert Map.delete(stopped, :reason) == stream
+
+    for row <- 0..2 do
+      assert_received {:telemetry, [:py, :span, :start], _,
+                       %{metadata: %{"row" => ^row}} = row_span}
+
+      assert row_span.parent_span_context == span
+    end
   end
 
   test "of a cast and of a future in a function that Python calls" do

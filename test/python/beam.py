@@ -56,6 +56,9 @@ class Native(ModuleType):
     def asker(self) -> object:
         return self.request
 
+    def runs(self, asker: object) -> bool:
+        return asker is self.request
+
     def finish(self, handle: object, value: object, error: BaseException | None) -> None:
         self.outcomes.put((handle, value, error))
 

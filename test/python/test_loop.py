@@ -129,12 +129,12 @@ class OutcomeTest(Case):
         self.assertEqual(self.outcome()[:2], (2, "none"))
 
     def test_output_is_sent_before_the_outcome(self) -> None:
-        flushed: list[int] = []
-        with mock.patch.object(_output, "flush", lambda: flushed.append(1)):
+        flushed: list[object] = []
+        with mock.patch.object(_output, "flush", flushed.append):
             self.serve()
-            _loop.submit(1, value(1), 1, None)
+            _loop.submit(1, value(1), 1, "asker")
             self.outcome()
-            self.assertEqual(flushed, [1])
+            self.assertEqual(flushed, ["asker"])
 
     def test_an_outcome_that_cannot_be_given_does_not_end_the_loop(self) -> None:
         self.serve()

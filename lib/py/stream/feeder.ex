@@ -59,14 +59,17 @@ defmodule Py.Stream.Feeder do
   end
 
   # What Elixir functions that the iterable calls are to find: see `Py.Callbacks`.
-  defp context,
-    do: {[self() | Process.get(:"$callers", [])], Process.get(:"$logger_metadata$")}
+  defp context do
+    callers = [self() | Process.get(:"$callers", [])]
+    {callers, Process.get(:"$logger_metadata$"), Telemetry.current()}
+  end
 
   @doc "The process."
-  @spec serve(tuple, map, consumer, {[pid], map | nil}) :: :ok
-  def serve(request, options, {way, pid, alias}, {callers, metadata}) do
+  @spec serve(tuple, map, consumer, {[pid], map | nil, term}) :: :ok
+  def serve(request, options, {way, pid, alias}, {callers, metadata, parent}) do
     Process.put(:"$callers", callers)
     if metadata, do: Process.put(:"$logger_metadata$", metadata)
+    Telemetry.part_of(parent)
     watch = Process.monitor(pid)
     {to, ref} = address(way, pid, alias)
     {call, context} = parts(request)
@@ -74,12 +77,13 @@ defmodule Py.Stream.Feeder do
     case Caller.pool(options.on, options.timeout) do
       {:ok, pool, timeout} ->
         key = Tenants.new_key()
+        span = Telemetry.start_stream(pool, call)
 
         begin(%__MODULE__{
           pool: %{pool | home: home(pool, key)},
           key: key,
           request: call,
-          context: context,
+          context: Map.merge(Telemetry.context(span), context),
           to: to,
           ref: ref,
           way: way,
@@ -88,7 +92,7 @@ defmodule Py.Stream.Feeder do
           credit: options.buffer,
           # While the consumer is at one half of the buffer, Python fills the other.
           piece: max(div(options.buffer, 2), 1),
-          span: Telemetry.start_stream(pool, call)
+          span: span
         })
 
       {:error, error} ->
@@ -132,9 +136,9 @@ defmodule Py.Stream.Feeder do
   defp feed(feeder), do: wait(feeder)
 
   defp parts({:within, call, context}), do: {call, context}
-  defp parts(call), do: {call, nil}
+  defp parts(call), do: {call, %{}}
 
-  defp take(%{context: nil} = feeder, count, tag), do: call(feeder, count, tag)
+  defp take(%{context: none} = feeder, count, tag) when none == %{}, do: call(feeder, count, tag)
 
   defp take(%{context: context} = feeder, count, tag),
     do: Py.Context.within(call(feeder, count, tag), context)

@@ -662,6 +662,7 @@ pub extern "C" fn native_module_init() -> *mut ffi::PyObject {
         method(c"ask", ask),
         method(c"asker", asker),
         method(c"may_ask", may_ask),
+        method(c"runs", runs),
         method(c"interrupted", interrupted),
         method(c"finish", finish),
         method(c"pending_output", pending_output),
@@ -673,7 +674,7 @@ pub extern "C" fn native_module_init() -> *mut ffi::PyObject {
         // SAFETY: an entry of zeroes ends the table.
         unsafe { std::mem::zeroed() },
     ]);
-    struct Methods([ffi::PyMethodDef; 13]);
+    struct Methods([ffi::PyMethodDef; 14]);
     // SAFETY: read only.
     unsafe impl Sync for Methods {}
     // SAFETY: an entry of zeroes ends the table; there is nothing to run when the module is made.
@@ -772,6 +773,7 @@ native_function!(send, crate::natives::send);
 native_function!(ask, crate::natives::ask);
 native_function!(asker, crate::natives::asker);
 native_function!(may_ask, crate::natives::may_ask);
+native_function!(runs, crate::natives::runs);
 native_function!(interrupted, crate::natives::interrupted);
 native_function!(finish, crate::natives::finish);
 native_function!(pending_output, crate::natives::pending_output);

@@ -31,7 +31,7 @@ pub fn send<'py>(
     Ok(pyo3::types::PyBool::new(py, sent).to_owned().into_any())
 }
 
-pub use crate::question::{ask, asker, may_ask};
+pub use crate::question::{ask, asker, may_ask, runs};
 
 pub fn interrupted<'py>(
     interpreter: &'static Interpreter,

@@ -42,6 +42,10 @@ impl Asker {
         Asker { pool: ticket.pool(), ticket: Arc::downgrade(ticket) }
     }
 
+    fn is_of(&self, ticket: &Arc<Ticket>) -> bool {
+        std::ptr::addr_eq(self.ticket.as_ptr(), Arc::as_ptr(ticket))
+    }
+
     pub fn pool(&self) -> usize {
         self.pool
     }
@@ -244,6 +248,21 @@ pub fn asker<'py>(
         Some(ticket) => ffi::asker_capsule(py, Asker::of(&ticket)),
         None => Ok(py.None().into_bound(py)),
     }
+}
+
+/// `runs(asker)`: whether it is the request that the calling thread runs.
+pub fn runs<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    arguments: &[Bound<'py, PyAny>],
+) -> PyResult<Bound<'py, PyAny>> {
+    let [asker] = arguments else {
+        return Err(PyTypeError::new_err("runs(asker) takes one argument"));
+    };
+    let asker = ffi::capsule_asker(asker);
+    let ticket = crate::runner::here().and_then(|runner| interpreter.scheduler.ticket_of(runner));
+    let runs = asker.zip(ticket).is_some_and(|(asker, ticket)| asker.is_of(&ticket));
+    Ok(PyBool::new(py, runs).to_owned().into_any())
 }
 
 /// Nobody waits for the answer any more: whoever works at it need not.

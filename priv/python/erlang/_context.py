@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ENTERS: dict[str, Callable[[Any], object]] = {
     "progress": _progress.enter,
     "session": _sessions.enter,
+    "span": _request.span.set,
     "traceparent": _trace.enter,
 }
 """By key of the map: what is called with its value, in the new context."""

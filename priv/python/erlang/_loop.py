@@ -157,7 +157,7 @@ class _Job:
             return
         try:
             try:
-                _output.flush()
+                _output.flush(self.asker)
             finally:
                 _erlang.finish(self.handle, value, error)
         except BaseException:
