@@ -36,8 +36,9 @@ defmodule Py.Awaiting do
     Process.flag(:trap_exit, true)
     watch(asker)
 
-    # By number who answers, or what is to be said of who did; by pid the number; numbers that nobody has heard of.
-    {:ok, %{answering: %{}, numbers: %{}, ready: [], hears: nil}}
+    # By number who answers, or what is to be said of who did, and who fetches that; by pid the number; numbers that nobody
+    # has heard of.
+    {:ok, %{answering: %{}, fetching: %{}, numbers: %{}, ready: [], hears: nil}}
   end
 
   # Whoever hears says when nobody does any more, but for a worker that dies.
@@ -59,7 +60,7 @@ defmodule Py.Awaiting do
     case state.answering do
       %{^number => pid} when is_pid(pid) ->
         send(pid, {:fetch, from})
-        {:noreply, state}
+        {:noreply, put_in(state.fetching[number], from)}
 
       %{^number => died} ->
         {:reply, died, %{state | answering: Map.delete(state.answering, number)}}
@@ -84,7 +85,11 @@ defmodule Py.Awaiting do
 
   def handle_info({:EXIT, pid, reason}, state) do
     {number, numbers} = Map.pop(state.numbers, pid)
-    {:noreply, %{state | numbers: numbers} |> ended(number, reason) |> rest()}
+    {from, fetching} = Map.pop(state.fetching, number)
+    # It may have died while somebody fetched what it had.
+    if from && reason != :normal, do: GenServer.reply(from, Callbacks.died(reason))
+    state = %{state | numbers: numbers, fetching: fetching}
+    {:noreply, state |> ended(number, reason) |> rest()}
   end
 
   def handle_info({:idle, hears}, %{hears: hears, answering: none} = state) when none == %{} do
