@@ -240,7 +240,7 @@ defmodule Py.Session do
 
   @doc false
   @spec result(Caller.result()) :: Caller.result()
-  def result({:error, %Error{type: "SessionLost", module: "erlang", message: message}}),
+  def result({:error, %Error{type: "SessionLostError", module: "erlang", message: message}}),
     do: {:error, Error.new(:session_lost, message)}
 
   def result(result), do: result
@@ -278,7 +278,7 @@ defmodule Py.Session do
     do: %{pool: %{pool | session: nil}, key: key, module: @module, span: began}
 
   defp open(%{key: key} = session, %{from: nil, thread: thread?}, timeout),
-    do: open(session, :choose, {:call, @module, "open", [key, thread?], []}, timeout)
+    do: open(session, :choose, {:call, @module, "begin", [key, thread?], []}, timeout)
 
   defp open(%{key: key} = session, %{from: {pool, names}, thread: thread?}, timeout) do
     request = {:call, @module, "fork", [key, names, thread?], []}

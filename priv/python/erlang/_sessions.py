@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from time import monotonic
 
 import _erlang
-from erlang._exceptions import SessionLost
+from erlang._exceptions import SessionLostError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _current: ContextVar[_Use | None] = ContextVar("erlang_session", default=None)
 _pools: dict[ModuleType, set[int]] = {}
 
 
-def open(key: int, threaded: bool) -> None:
+def begin(key: int, threaded: bool) -> None:
     """Begin a session of the pool that asks."""
     from erlang._streams import table_of
 
@@ -99,7 +99,7 @@ def find(key: int) -> Session:
     """The session of that key."""
     session = _sessions.get(key)
     if session is None:
-        raise SessionLost("this session was closed")
+        raise SessionLostError("this session was closed")
     return session
 
 
@@ -147,12 +147,12 @@ def get(names: list[str]) -> dict[str, object]:
 def fork(key: int, names: list[str], threaded: bool) -> None:
     """Begin another session with these names of this one."""
     values = get(names)
-    open(key, threaded)
+    begin(key, threaded)
     find(key).namespace.update({str(name): value for name, value in values.items()})
 
 
 def _namespace() -> dict[str, object]:
     session = current()
     if session is None:
-        raise SessionLost("this is for sessions: give one as on:")
+        raise SessionLostError("this is for sessions: give one as on:")
     return session.namespace

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from erlang._terms import Pid, Ref
 
-    # The items that are left to hand over, and whether there may be more.
+    # What taking gives, or a coroutine for it: the items that are left to hand over, and whether
+    # there may be more.
     Piece = tuple[list[object], bool]
     # Where items go that are sent ahead of an answer.
     Sink = tuple[Pid, Ref]
@@ -100,7 +101,7 @@ def open_call(
     args: list[object],
     /,
     **kwargs: object,
-) -> Piece | Coroutine[Any, Any, Piece]:
+) -> Any:
     """Call `target.name`, and take the first items of the iterable that it returns."""
     table = _table()
     value = resolve(target, name)(*args, **kwargs)
@@ -117,14 +118,18 @@ async def _open_awaited(
 
 
 def _new(table: _Table, key: int, value: Any) -> _Stream:
-    stream = _AsyncStream(value.__aiter__()) if hasattr(type(value), "__aiter__") else _Stream(iter(value))
+    stream = (
+        _AsyncStream(value.__aiter__())
+        if hasattr(type(value), "__aiter__")
+        else _Stream(iter(value))
+    )
     if not table.add(key, stream):
         stream.close()
         raise RuntimeError("this stream was closed before it was there")
     return stream
 
 
-def take(key: int, credit: int, sink: Sink) -> Piece | Coroutine[Any, Any, Piece]:
+def take(key: int, credit: int, sink: Sink) -> Any:
     """The next items of a stream."""
     stream = _table().streams.get(key)
     if stream is None:
