@@ -53,6 +53,34 @@ defmodule Py.Cases.CallbacksTest do
              {:ok, text}
   end
 
+  @tag on: [:process]
+  test "child processes are told that they cannot ask", %{pool: pool, name: name} = context do
+    register(context, & &1)
+    folder = Path.join(System.tmp_dir!(), "py_children_#{System.unique_integer([:positive])}")
+    File.mkdir_p!(folder)
+    on_exit(fn -> File.rm_rf(folder) end)
+
+    File.write!(Path.join(folder, "py_children.py"), """
+    import multiprocessing
+
+    def ask(name):
+        import erlang
+        return erlang.call(name, 1)
+
+    def run(method, name):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            return pool.map(ask, [name])
+    """)
+
+    :ok = exec(pool, "import sys\nsys.path.append(folder)", %{folder: folder})
+
+    for {method, type} <- [{"spawn", "ImportError"}, {"fork", "RuntimeError"}] do
+      refused = error(call(pool, :py_children, :run, [method, name]))
+      assert {refused.type, refused.message =~ "parent"} == {type, true}
+      assert from_python(context, "5") == {:ok, 5}
+    end
+  end
+
   test "by name, as an attribute and imported", %{pool: pool, name: name} = context do
     register(context, fn a, b -> a - b end)
     assert eval(pool, "import erlang\nerlang.call('#{name}', 5, 3)") == {:ok, 2}

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+try:
+    import _erlang  # noqa: F401
+except ModuleNotFoundError:
+    raise ImportError(
+        "the module erlang is for code that Elixir called, in its own process: "
+        "a child process has no way to the node, and its parent can ask for it"
+    ) from None
+
 from erlang._callbacks import acall, call, whereis
 from erlang._channel import Channel
 from erlang._exceptions import (
