@@ -9,6 +9,11 @@ SHELL := /bin/bash
 export VIRTUAL_ENV := $(CURDIR)/_build/venv
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
+# Without any locale, as in a container, file names would be Latin-1 to Erlang.
+ifeq ($(LANG)$(LC_ALL),)
+export LANG := C.UTF-8
+endif
+
 say = @echo "==> $(1)"
 newest_formatter = $(shell elixir --short-version 2>/dev/null | awk -F. '{ print ($$1 > 1 || $$2 >= 18) ? "yes" : "no" }')
 

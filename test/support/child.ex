@@ -40,7 +40,7 @@ defmodule Py.Child do
       {^port, {:exit_status, status}} ->
         raise "the child ended with #{status} before it was ready: #{output}"
     after
-      30_000 -> kill(port, "the child was never ready: #{output}")
+      120_000 -> kill(port, "the child was never ready: #{output}")
     end
   end
 
@@ -49,7 +49,7 @@ defmodule Py.Child do
       {^port, {:data, data}} -> until_end(port, output <> data)
       {^port, {:exit_status, status}} -> {status, output}
     after
-      30_000 ->
+      60_000 ->
         kill(port, "the child did not end: #{output}")
     end
   end
