@@ -27,7 +27,7 @@ defmodule Py.ScriptTest do
 
   defp pids(text), do: text |> String.split() |> Enum.map(&String.to_integer/1)
 
-  defp wait_until(condition, left \\ 500) do
+  defp wait_until(condition, left \\ 2_000) do
     cond do
       condition.() -> :ok
       left == 0 -> flunk("it did not come true")
@@ -543,7 +543,7 @@ defmodule Py.ScriptTest do
         family = pids(File.read!(file))
         assert Enum.all?(family, &alive?/1)
         Process.exit(caller, reason)
-        wait_until(fn -> not Enum.any?(family, &alive?/1) end, 100)
+        wait_until(fn -> not Enum.any?(family, &alive?/1) end)
       end
     end
 
@@ -558,7 +558,7 @@ defmodule Py.ScriptTest do
 
       wait_until(fn -> decoders.() != [] end)
       Process.exit(caller, :kill)
-      wait_until(fn -> decoders.() == [] end, 200)
+      wait_until(fn -> decoders.() == [] end)
     end
 
     defp runs?(cmdline, program) do
@@ -583,7 +583,7 @@ defmodule Py.ScriptTest do
       Child.run(code, fn os_pid -> System.cmd("kill", ["-KILL", to_string(os_pid)]) end)
       family = pids(File.read!(file))
       assert length(family) == 4
-      wait_until(fn -> not Enum.any?(family, &alive?/1) end, 100)
+      wait_until(fn -> not Enum.any?(family, &alive?/1) end)
     end
 
     test "when the launcher is killed, the script is gone", context do
