@@ -285,7 +285,7 @@ defmodule Py do
   end
 
   # What `erlang/__init__.py` has: a function of that name could be called by `erlang.call` only.
-  @own_names ~w(Atom Cancelled Channel Closed DecodeError ElixirError EncodeError Pid Port Ref SessionLost acall
+  @own_names ~w(Atom Cancelled Channel Closed DecodeError ElixirError EncodeError Pid Port Ref SessionLostError acall
                 annotations aprogress call progress send span state_clear state_decr state_delete state_get state_incr
                 state_keys state_set telemetry traceparent whereis)
 

@@ -95,7 +95,9 @@ defmodule Py.Bench.Calls do
 
   # Both clocks are CLOCK_MONOTONIC.
   defp slow_items(options) do
-    code = "def ticks():\n  import time\n  for _ in range(100):\n    time.sleep(0.01)\n    yield time.perf_counter_ns()"
+    code =
+      "def ticks():\n  import time\n  for _ in range(100):\n    time.sleep(0.01)\n    yield time.perf_counter_ns()"
+
     Py.exec!("import builtins\n#{code}\nbuiltins.py_bench_ticks = ticks", %{}, options)
 
     times =

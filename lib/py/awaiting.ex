@@ -27,6 +27,7 @@ defmodule Py.Awaiting do
   def perform("hear", [pid, heard], _asker), do: {:ok, call(pid, {:hear, heard})}
   def perform("withdraw", [pid, number], _asker), do: {call(pid, {:withdraw, number}), nil}
   def perform("fetch", [pid, number], _asker), do: call(pid, {:fetch, number})
+  def perform("close", [pid], _asker), do: {GenServer.cast(pid, :close), nil}
 
   defp call(pid, what), do: GenServer.call(pid, what, :infinity)
 
@@ -35,12 +36,13 @@ defmodule Py.Awaiting do
     Process.flag(:trap_exit, true)
     watch(asker)
 
-    # By number who answers, or what is to be said of who did; by pid the number; numbers that nobody has heard of.
-    {:ok, %{answering: %{}, numbers: %{}, ready: [], hears: nil}}
+    # By number who answers, or what is to be said of who did, and who fetches that; by pid the number; numbers that nobody
+    # has heard of.
+    {:ok, %{answering: %{}, fetching: %{}, numbers: %{}, ready: [], hears: nil}}
   end
 
-  # Where questions are not heard any more, nobody fetches answers.
-  defp watch({:node, _number}), do: Process.monitor(Callbacks)
+  # Whoever hears says when nobody does any more, but for a worker that dies.
+  defp watch({:node, _number}), do: :ok
   defp watch({:worker, _board, port, _number}), do: Port.monitor(port)
 
   @impl true
@@ -58,7 +60,7 @@ defmodule Py.Awaiting do
     case state.answering do
       %{^number => pid} when is_pid(pid) ->
         send(pid, {:fetch, from})
-        {:noreply, state}
+        {:noreply, put_in(state.fetching[number], from)}
 
       %{^number => died} ->
         {:reply, died, %{state | answering: Map.delete(state.answering, number)}}
@@ -76,11 +78,18 @@ defmodule Py.Awaiting do
   end
 
   @impl true
+  def handle_cast(:close, state), do: {:stop, :shutdown, state}
+
+  @impl true
   def handle_info({:ready, number}, state), do: {:noreply, ready(state, number)}
 
   def handle_info({:EXIT, pid, reason}, state) do
     {number, numbers} = Map.pop(state.numbers, pid)
-    {:noreply, %{state | numbers: numbers} |> ended(number, reason) |> rest()}
+    {from, fetching} = Map.pop(state.fetching, number)
+    # It may have died while somebody fetched what it had.
+    if from && reason != :normal, do: GenServer.reply(from, Callbacks.died(reason))
+    state = %{state | numbers: numbers, fetching: fetching}
+    {:noreply, state |> ended(number, reason) |> rest()}
   end
 
   def handle_info({:idle, hears}, %{hears: hears, answering: none} = state) when none == %{} do
@@ -88,7 +97,7 @@ defmodule Py.Awaiting do
     {:noreply, %{state | hears: nil}}
   end
 
-  def handle_info({:DOWN, _monitor, _kind, _who, _reason}, state), do: {:stop, :shutdown, state}
+  def handle_info({:DOWN, _monitor, :port, _port, _reason}, state), do: {:stop, :shutdown, state}
   def handle_info(_other, state), do: {:noreply, state}
 
   # It is known not to be alive once it has told all who watch it: what it had is back before anything else is asked.

@@ -30,8 +30,9 @@ defmodule Py.Caller do
   def run(request, %{on: {pool, node}, timeout: timeout}),
     do: Remote.run(pool, node, request, timeout)
 
-  def run(request, %{on: session, timeout: timeout}) when is_pid(session) and node(session) != node(),
-    do: Remote.run(session, node(session), request, timeout)
+  def run(request, %{on: session, timeout: timeout})
+      when is_pid(session) and node(session) != node(),
+      do: Remote.run(session, node(session), request, timeout)
 
   def run(request, %{on: name, timeout: timeout}) do
     with {:ok, pool, timeout} <- pool(name, timeout), do: perform(pool, request, timeout)

@@ -20,7 +20,11 @@ defmodule Py.Options do
       doc:
         "milliseconds or `:infinity`; one deadline that includes waiting in the queue. Default: the pool's, which is `30_000`"
     ],
-    on: [type: :pool, default: Py, doc: "the name of a pool, `{pool, node}`, or a session: see `Py.Session`"],
+    on: [
+      type: :pool,
+      default: Py,
+      doc: "the name of a pool, `{pool, node}`, or a session: see `Py.Session`"
+    ],
     return: [
       type: {:in, [:value, :object]},
       default: :value,
@@ -224,7 +228,11 @@ defmodule Py.Options do
       doc:
         "all that runs in the session runs on one thread of its own, as `sqlite3`, CUDA contexts and `threading.local` want it"
     ],
-    timeout: [type: :timeout, default: nil, doc: "milliseconds that it may take to start it. Default: the pool's"]
+    timeout: [
+      type: :timeout,
+      default: nil,
+      doc: "milliseconds that it may take to start it. Default: the pool's"
+    ]
   ]
 
   @idle_timeout [
@@ -246,7 +254,8 @@ defmodule Py.Options do
     async_call: @call ++ @stream_to ++ @stream,
     stream: Keyword.drop(@call, [:return, :inline]) ++ @stream,
     session: @session ++ [idle_timeout: [default: :infinity] ++ @idle_timeout],
-    kept_session: Keyword.delete(@session, :name) ++ [idle_timeout: [default: 300_000] ++ @idle_timeout],
+    kept_session:
+      Keyword.delete(@session, :name) ++ [idle_timeout: [default: 300_000] ++ @idle_timeout],
     code: Keyword.delete(@call, :kwargs) ++ @place,
     getattr: Keyword.drop(@call, [:kwargs, :progress, :traceparent]),
     gather: Keyword.drop(@call, [:kwargs, :inline]),
@@ -394,6 +403,7 @@ defmodule Py.Options do
     do: {:ok, value}
 
   defp cast(:name, _value), do: {:error, "an atom"}
+
   defp cast(:pool_name, value) when is_atom(value) and value not in [nil, true, false],
     do: {:ok, value}
 

@@ -59,7 +59,19 @@ defmodule Py.Pool do
   alias Py.Pool.Startup
 
   @enforce_keys [:name, :in, :timeout, :telemetry?]
-  defstruct [:name, :in, :native, :board, :timeout, :telemetry?, :pid, :python, :home, :session, :max_sessions]
+  defstruct [
+    :name,
+    :in,
+    :native,
+    :board,
+    :timeout,
+    :telemetry?,
+    :pid,
+    :python,
+    :home,
+    :session,
+    :max_sessions
+  ]
 
   @typedoc "What a call needs to know of a pool; read without a process."
   @type t :: %__MODULE__{

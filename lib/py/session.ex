@@ -192,7 +192,11 @@ defmodule Py.Session do
 
   defp run(session, request, options, who) do
     options = Options.check!(options, :session_call, who)
-    Caller.run(request, Map.merge(Options.defaults(:call), %{on: session, timeout: options.timeout}))
+
+    Caller.run(
+      request,
+      Map.merge(Options.defaults(:call), %{on: session, timeout: options.timeout})
+    )
   end
 
   # --- for callers --------------------------------------------------------------------------------
@@ -216,7 +220,8 @@ defmodule Py.Session do
   @doc false
   @spec lost(t) :: Error.t()
   def lost(session),
-    do: Error.new(:session_lost, "there is no session #{inspect(session)} any more; start another")
+    do:
+      Error.new(:session_lost, "there is no session #{inspect(session)} any more; start another")
 
   # A request as one of a session. A reload is one of an interpreter.
   @doc false
@@ -235,7 +240,7 @@ defmodule Py.Session do
 
   @doc false
   @spec result(Caller.result()) :: Caller.result()
-  def result({:error, %Error{type: "SessionLost", module: "erlang", message: message}}),
+  def result({:error, %Error{type: "SessionLostError", module: "erlang", message: message}}),
     do: {:error, Error.new(:session_lost, message)}
 
   def result(result), do: result
@@ -248,7 +253,11 @@ defmodule Py.Session do
     if options.owner, do: Process.monitor(options.owner)
 
     with {:ok, pool, timeout} <- find(options),
-         session = %__MODULE__{pool: pool, key: Tenants.new_key(), began: Telemetry.start_session(pool)},
+         session = %__MODULE__{
+           pool: pool,
+           key: Tenants.new_key(),
+           began: Telemetry.start_session(pool)
+         },
          :ok <- Tenants.move_in(tenancy(session), pool.max_sessions),
          {:ok, session} <- open(session, options, timeout) do
       Process.monitor(pool.pid)
@@ -269,7 +278,7 @@ defmodule Py.Session do
     do: %{pool: %{pool | session: nil}, key: key, module: @module, span: began}
 
   defp open(%{key: key} = session, %{from: nil, thread: thread?}, timeout),
-    do: open(session, :choose, {:call, @module, "open", [key, thread?], []}, timeout)
+    do: open(session, :choose, {:call, @module, "begin", [key, thread?], []}, timeout)
 
   defp open(%{key: key} = session, %{from: {pool, names}, thread: thread?}, timeout) do
     request = {:call, @module, "fork", [key, names, thread?], []}

@@ -64,9 +64,14 @@ defmodule Py.Tenants do
     kind = kind(tenancy)
 
     case state.tenants do
-      %{^pid => {monitor, _before}} -> {:reply, :ok, put(state, pid, monitor, tenancy)}
-      _new when :erlang.map_get(kind, state.counts) >= limit -> {:reply, full(tenancy, limit), state}
-      _new -> {:reply, :ok, state |> count(kind, 1) |> put(pid, Process.monitor(pid), tenancy)}
+      %{^pid => {monitor, _before}} ->
+        {:reply, :ok, put(state, pid, monitor, tenancy)}
+
+      _new when :erlang.map_get(kind, state.counts) >= limit ->
+        {:reply, full(tenancy, limit), state}
+
+      _new ->
+        {:reply, :ok, state |> count(kind, 1) |> put(pid, Process.monitor(pid), tenancy)}
     end
   end
 
@@ -102,8 +107,11 @@ defmodule Py.Tenants do
 
   defp take(pid, state) do
     case Map.pop(state.tenants, pid) do
-      {nil, _tenants} -> {nil, state}
-      {{_, tenancy} = tenant, tenants} -> {tenant, count(%{state | tenants: tenants}, kind(tenancy), -1)}
+      {nil, _tenants} ->
+        {nil, state}
+
+      {{_, tenancy} = tenant, tenants} ->
+        {tenant, count(%{state | tenants: tenants}, kind(tenancy), -1)}
     end
   end
 
@@ -117,7 +125,11 @@ defmodule Py.Tenants do
   end
 
   defp full(%{pool: pool}, limit) do
-    {:error, Error.new(:overloaded, "#{inspect(pool.name)} has #{limit} sessions (max_sessions: #{limit})")}
+    {:error,
+     Error.new(
+       :overloaded,
+       "#{inspect(pool.name)} has #{limit} sessions (max_sessions: #{limit})"
+     )}
   end
 
   defp clean_up(tenancy, reason) do

@@ -264,8 +264,7 @@ defmodule Py.Worker do
   @doc "Has it nothing to do?"
   @spec idle?(t) :: boolean
   def idle?(worker),
-    do:
-      worker.load == 0 and worker.awaiting == 0 and worker.guests == %{} and Lane.free?(worker)
+    do: worker.load == 0 and worker.awaiting == 0 and worker.guests == %{} and Lane.free?(worker)
 
   @doc "Writes what waits to go out."
   @spec flush(t) :: t

@@ -447,24 +447,24 @@ defmodule Py.Cases.ChannelTest do
 
   @tag on: [:thread]
   test "coroutines that have waited leave no thread behind", %{pool: pool, channel: channel} do
-    threads = "import threading\n[thread.name for thread in threading.enumerate()]"
-    before = eval(pool, threads)
+    listens =
+      "import threading\n'erlang.awaiting' in [thread.name for thread in threading.enumerate()]"
 
     for n <- 1..2 do
       getter = start(pool, "await channel.aget()", %{channel: channel})
       waiting(channel, 1, 0)
+      assert eval(pool, listens) == {:ok, true}
       fill(channel, [n])
       assert finish(getter) == {:ok, n}
-      eventually(fn -> eval(pool, threads) == before end)
+      eventually(fn -> eval(pool, listens) == {:ok, false} end)
     end
   end
 
   @tag :capture_log
   test "questions that Python code makes up harm nobody", %{pool: pool, channel: channel} do
     made_up = """
-    from erlang._awaiting import _about, _open
-    from erlang._callbacks import ask_for
-    board = _open()._pid
+    from erlang._awaiting import _about
+    board = _about("open")
     for what in [("fetch", board, 7), ("ask", board, "x", "garbage"), ("fetch", board, "x"), ("withdraw", board, None), ("nothing",)]:
         try: _about(*what)
         except Exception: pass

@@ -107,7 +107,9 @@ defmodule Py.Cases.ExposeTest do
     # One that starts anew under the name has what it is given, and no more.
     stop_supervised!(:py_exposes_other)
 
-    start_supervised!({Py.Pool, [name: :py_exposes_other, in: context.in, size: 1]}, id: :py_again)
+    start_supervised!({Py.Pool, [name: :py_exposes_other, in: context.in, size: 1]},
+      id: :py_again
+    )
 
     refused(from_python(:py_exposes_other, "String.upcase", "'a'"))
   end

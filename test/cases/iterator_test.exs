@@ -17,10 +17,15 @@ defmodule Py.Cases.IteratorTest do
     assert call(pool, :builtins, :list, [Py.iter(1..1000)]) == {:ok, Enum.to_list(1..1000)}
     assert call(pool, :builtins, :list, [Py.iter([])]) == {:ok, []}
     assert call(pool, :builtins, :sum, [Py.iter(Stream.map(1..10, &(&1 * 2)))]) == {:ok, 110}
-    assert eval(pool, "list(x), list(x)", %{x: Py.iter([nil, {1, "a"}])}) == {:ok, {[nil, {1, "a"}], []}}
+
+    assert eval(pool, "list(x), list(x)", %{x: Py.iter([nil, {1, "a"}])}) ==
+             {:ok, {[nil, {1, "a"}], []}}
+
     assert eval(pool, "iter(x) is x and next(x)", %{x: Py.iter([5])}) == {:ok, 5}
     zip = "[a + b for a, b in zip(x, y)]"
-    assert eval(pool, zip, %{x: Py.iter(1..3), y: Py.iter(Stream.cycle([10]))}) == {:ok, [11, 12, 13]}
+
+    assert eval(pool, zip, %{x: Py.iter(1..3), y: Py.iter(Stream.cycle([10]))}) ==
+             {:ok, [11, 12, 13]}
   end
 
   test "nothing is taken before it is asked for, and little more than that", %{pool: pool} do
@@ -36,7 +41,10 @@ defmodule Py.Cases.IteratorTest do
   test "it ends when Python lets go of it", %{pool: pool} do
     assert eval(pool, "next(x)", %{x: Py.iter(watched())}) == {:ok, 0}
     assert_receive :ended, 20_000
-    assert eval(pool, "x.close(), next(x, 'none')", %{x: Py.iter(watched())}) == {:ok, {nil, "none"}}
+
+    assert eval(pool, "x.close(), next(x, 'none')", %{x: Py.iter(watched())}) ==
+             {:ok, {nil, "none"}}
+
     assert error(eval(pool, "next(x)\n1/0", %{x: Py.iter(watched())})).type == "ZeroDivisionError"
     assert_receive :ended, 20_000
   end
@@ -58,7 +66,11 @@ defmodule Py.Cases.IteratorTest do
     path = Path.join(System.tmp_dir!(), "py_iter_#{System.unique_integer([:positive])}")
     on_exit(fn -> File.rm(path) end)
     File.write!(path, Enum.map(1..500, &"line #{&1}\n"))
-    assert eval(pool, "[len(list(x)), next(y)]", %{x: Py.iter(File.stream!(path)), y: Py.iter(File.stream!(path))}) ==
+
+    assert eval(pool, "[len(list(x)), next(y)]", %{
+             x: Py.iter(File.stream!(path)),
+             y: Py.iter(File.stream!(path))
+           }) ==
              {:ok, [500, "line 1\n"]}
   end
 
@@ -70,14 +82,24 @@ defmodule Py.Cases.IteratorTest do
 
   test "errors of the enumerable, and items without a value", %{pool: pool} do
     boo = Stream.map(1..3, fn n -> if n == 3, do: raise(ArgumentError, "boo"), else: n end)
-    code = "import erlang\ntaken = []\ntry:\n  for i in x: taken.append(i)\nexcept erlang.ElixirError as e: taken.append(e.reason)\ntaken, next(x, 'over')"
+
+    code =
+      "import erlang\ntaken = []\ntry:\n  for i in x: taken.append(i)\nexcept erlang.ElixirError as e: taken.append(e.reason)\ntaken, next(x, 'over')"
+
     assert {:ok, {taken, "over"}} = eval(pool, code, %{x: Py.iter(boo)})
     assert List.last(taken) == "boo"
-    assert_raise ArgumentError, "boo", fn -> Py.call!(:builtins, :list, [Py.iter(boo)], on: pool) end
+
+    assert_raise ArgumentError, "boo", fn ->
+      Py.call!(:builtins, :list, [Py.iter(boo)], on: pool)
+    end
+
     assert %{type: "TypeError"} = error(call(pool, :builtins, :list, [Py.iter([<<1::3>>])]))
     assert_raise ArgumentError, ~r/takes an enumerable/, fn -> Py.iter(5) end
     dying = Stream.map([1], fn _ -> Process.exit(self(), :kill) end)
-    assert %{type: "ElixirError", message: message} = error(call(pool, :builtins, :list, [Py.iter(dying)]))
+
+    assert %{type: "ElixirError", message: message} =
+             error(call(pool, :builtins, :list, [Py.iter(dying)]))
+
     assert message =~ "killed"
   end
 
@@ -96,7 +118,9 @@ defmodule Py.Cases.IteratorTest do
   end
 
   test "through Python and back again", %{pool: pool} do
-    stream = Py.stream(:builtins, :map, [&(&1 + 1), Py.iter(Stream.iterate(0, &(&1 + 1)))], on: pool)
+    stream =
+      Py.stream(:builtins, :map, [&(&1 + 1), Py.iter(Stream.iterate(0, &(&1 + 1)))], on: pool)
+
     assert Enum.take(stream, 5) == [1, 2, 3, 4, 5]
   end
 

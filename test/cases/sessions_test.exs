@@ -5,7 +5,10 @@ defmodule Py.Cases.SessionsTest do
   alias Py.Session
 
   @moduletag :capture_log
-  @moduletag pool: [size: 2, init: "import erlang, threading, time\nbase = 'base'\ndef who(): return 'init'"]
+  @moduletag pool: [
+               size: 2,
+               init: "import erlang, threading, time\nbase = 'base'\ndef who(): return 'init'"
+             ]
 
   defp session(pool, options \\ []) do
     {:ok, session} = Session.start_link([on: pool] ++ options)
@@ -21,7 +24,12 @@ defmodule Py.Cases.SessionsTest do
   builtins.py_sessions_test.add(traced)
   """
 
-  defp alive(pool), do: counted(pool, "import builtins, gc\ngc.collect()\nlen(getattr(builtins, 'py_sessions_test', ()))")
+  defp alive(pool),
+    do:
+      counted(
+        pool,
+        "import builtins, gc\ngc.collect()\nlen(getattr(builtins, 'py_sessions_test', ()))"
+      )
 
   # In whatever worker: each may have had it.
   defp counted(pool, code) do
@@ -46,7 +54,13 @@ defmodule Py.Cases.SessionsTest do
 
   test "functions, classes and imports of a session", %{pool: pool} do
     s = session(pool)
-    :ok = exec(s, "import math\nclass C:\n  n = 5\ndef f(a, b=1): return a + b + C.n\nasync def g(a): return f(a)")
+
+    :ok =
+      exec(
+        s,
+        "import math\nclass C:\n  n = 5\ndef f(a, b=1): return a + b + C.n\nasync def g(a): return f(a)"
+      )
+
     assert call(s, :__main__, :f, [1]) == {:ok, 7}
     assert call(s, "__main__", "f", [1], b: 2) == {:ok, 8}
     assert call(s, :__main__, :g, [1]) == {:ok, 7}
@@ -79,7 +93,12 @@ defmodule Py.Cases.SessionsTest do
     assert Py.eval!("x", %{}, on: name) == 20
     assert Py.await(Py.async_call(:__main__, :double, [3], on: name)) == {:ok, 6}
     assert Py.await(Py.async_call(:__main__, :double, [3], on: s)) == {:ok, 6}
-    assert Py.gather([{:__main__, :double, [1]}, {:__main__, :double, [2]}], on: s) == [ok: 2, ok: 4]
+
+    assert Py.gather([{:__main__, :double, [1]}, {:__main__, :double, [2]}], on: s) == [
+             ok: 2,
+             ok: 4
+           ]
+
     assert Py.stream(:__main__, :range, [3], on: s) |> Enum.to_list() == [0, 1, 2]
     :ok = exec(s, "def numbers():\n  for i in range(x): yield i")
     assert Py.stream(:__main__, :numbers, [], on: s) |> Enum.to_list() == Enum.to_list(0..19)
@@ -116,7 +135,9 @@ defmodule Py.Cases.SessionsTest do
     assert %{type: "NameError"} = error(Session.fork(other, [:a]))
   end
 
-  test "P-C 4. it ends with its owner, in whatever way that ends, and frees its state", %{pool: pool} do
+  test "P-C 4. it ends with its owner, in whatever way that ends, and frees its state", %{
+    pool: pool
+  } do
     for how <- [:normal, :kill, :shutdown, :stop] do
       me = self()
 
@@ -125,7 +146,11 @@ defmodule Py.Cases.SessionsTest do
           s = session(pool)
           :ok = exec(s, @traced)
           send(me, {:session, s})
-          receive(do: (:stop -> GenServer.stop(s)), after: (0 -> receive(do: (reason -> exit(reason)))))
+
+          receive(
+            do: (:stop -> GenServer.stop(s)),
+            after: (0 -> receive(do: (reason -> exit(reason))))
+          )
         end)
 
       assert_receive {:session, s}, 20_000
@@ -141,7 +166,13 @@ defmodule Py.Cases.SessionsTest do
   test "who asks a session that has ended is told", %{pool: pool} do
     s = session(pool)
     GenServer.stop(s)
-    for result <- [eval(s, "1"), exec(s, "1"), call(s, :math, :sqrt, [4]), Py.getattr(:math, :pi, on: s)],
+
+    for result <- [
+          eval(s, "1"),
+          exec(s, "1"),
+          call(s, :math, :sqrt, [4]),
+          Py.getattr(:math, :pi, on: s)
+        ],
         do: assert(%{kind: :session_lost} = error(result))
 
     assert %{kind: :session_lost} = error(Py.await(Py.async_call(:math, :sqrt, [4], on: s)))
@@ -150,7 +181,9 @@ defmodule Py.Cases.SessionsTest do
     assert %{kind: :session_lost} = error(Session.fork(s, []))
   end
 
-  test "P-C 5. one that is not used ends by itself, once; one that is in use does not", %{pool: pool} do
+  test "P-C 5. one that is not used ends by itself, once; one that is in use does not", %{
+    pool: pool
+  } do
     s = session(pool, idle_timeout: 100)
     :ok = exec(s, @traced)
     monitor = Process.monitor(s)
@@ -205,7 +238,13 @@ defmodule Py.Cases.SessionsTest do
     s = session(pool)
     name = "f#{System.unique_integer([:positive])}"
     Py.register(name, fn n -> Py.call!(:__main__, :inner, [n], on: s) end, owner: self())
-    :ok = exec(s, "import asyncio, erlang\nasync def inner(n):\n  await asyncio.sleep(0)\n  return n * 2")
+
+    :ok =
+      exec(
+        s,
+        "import asyncio, erlang\nasync def inner(n):\n  await asyncio.sleep(0)\n  return n * 2"
+      )
+
     :ok = exec(s, "async def outer(n):\n  return await erlang.acall('#{name}', n) + 1")
     assert call(s, :__main__, :outer, [10]) == {:ok, 21}
   end
@@ -232,7 +271,10 @@ defmodule Py.Cases.SessionsTest do
     :ok = exec(s, @local)
     # Others keep the threads of the pool busy meanwhile.
     others = for _ <- 1..4, do: Py.async_call(:time, :sleep, [0.05], on: pool)
-    for _ <- 1..20, do: assert(eval(s, "threading.get_ident() == ident and local.value") == {:ok, 5})
+
+    for _ <- 1..20,
+        do: assert(eval(s, "threading.get_ident() == ident and local.value") == {:ok, 5})
+
     assert eval(s, "connection.execute('select 40 + 2').fetchone()") == {:ok, {42}}
     :ok = exec(s, "def rows(): return connection.execute('select 1 union select 2')")
     assert Py.stream(:__main__, :rows, [], on: s, buffer: 1) |> Enum.to_list() == [{1}, {2}]
@@ -314,8 +356,13 @@ defmodule Py.Cases.SessionsTest do
     :ok = exec(s, "x = 1")
     running = Py.async_call(:asyncio, :sleep, [60], on: s)
     eventually(fn -> Py.Pool.info(pool).awaiting == 1 end)
-    assert %{kind: :crashed} = error(exec(s, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"))
-    assert_receive {:EXIT, ^s, {:shutdown, %Py.Error{kind: :session_lost, exit: {:signal, 9}}}}, 20_000
+
+    assert %{kind: :crashed} =
+             error(exec(s, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"))
+
+    assert_receive {:EXIT, ^s, {:shutdown, %Py.Error{kind: :session_lost, exit: {:signal, 9}}}},
+                   20_000
+
     assert %{kind: kind} = error(Py.await(running))
     assert kind in [:crashed, :session_lost]
     assert %{kind: :session_lost} = error(eval(s, "x"))

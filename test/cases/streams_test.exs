@@ -110,7 +110,9 @@ defmodule Py.Cases.StreamsTest do
            |> Enum.to_list() == [3, 2, 1]
 
     assert stream(pool, :count, [], kwargs: %{"n" => 2}) |> Enum.to_list() == [0, 1]
-    assert Py.stream(:itertools, "chain.from_iterable", [[[1], [nil]]], on: pool) |> Enum.to_list() ==
+
+    assert Py.stream(:itertools, "chain.from_iterable", [[[1], [nil]]], on: pool)
+           |> Enum.to_list() ==
              [1, nil]
   end
 
@@ -161,7 +163,9 @@ defmodule Py.Cases.StreamsTest do
     assert_no_messages()
   end
 
-  test "80. the generator is closed when its consumer dies, whether it runs or waits", %{pool: pool} do
+  test "80. the generator is closed when its consumer dies, whether it runs or waits", %{
+    pool: pool
+  } do
     for name <- [:count, :acount], how <- [:kill, :normal] do
       me = self()
       Py.State.clear()
@@ -229,7 +233,8 @@ defmodule Py.Cases.StreamsTest do
         Py.async_call(:__main__, name, [1_000], on: pool, stream_to: self(), buffer: 2)
       end
 
-    for %{ref: ref} <- futures, item <- 0..1,
+    for %{ref: ref} <- futures,
+        item <- 0..1,
         do: assert_receive({:py_stream, ^ref, {:data, ^item}}, 20_000)
 
     assert %{running: 0, awaiting: 0, queued: 0} = wait_idle(pool)
@@ -283,7 +288,9 @@ defmodule Py.Cases.StreamsTest do
     assert raised.(:builtins, :abs, [1]).message =~ "not iterable"
     assert raised.(:builtins, :range, ["a"]).type == "TypeError"
     assert raised.(:math, :sqrt, [<<1::3>>]).kind == :encode
-    assert %{kind: :no_pool} = elem(until_error(Py.stream(:builtins, :range, [1], on: :nobody)), 1)
+
+    assert %{kind: :no_pool} =
+             elem(until_error(Py.stream(:builtins, :range, [1], on: :nobody)), 1)
   end
 
   test "the time limit is for each item", %{pool: pool} do
@@ -305,7 +312,10 @@ defmodule Py.Cases.StreamsTest do
     for name <- [:bursts, :abursts] do
       Py.State.clear()
       # The iterator goes on when its last burst was seen as a whole.
-      for {burst, i} <- stream(pool, name), i == 5 * 2 ** burst - 1, do: Py.State.set("taken", burst)
+      for {burst, i} <- stream(pool, name),
+          i == 5 * 2 ** burst - 1,
+          do: Py.State.set("taken", burst)
+
       assert Py.State.get("taken") == 3
     end
   end
@@ -344,7 +354,11 @@ defmodule Py.Cases.StreamsTest do
   end
 
   test "large items, and many streams at once", %{pool: pool} do
-    large = Py.stream(:builtins, :map, [fn n -> String.duplicate("x", n * 100_000) end, [1, 2, 3]], on: pool)
+    large =
+      Py.stream(:builtins, :map, [fn n -> String.duplicate("x", n * 100_000) end, [1, 2, 3]],
+        on: pool
+      )
+
     assert Enum.map(large, &byte_size/1) == [100_000, 200_000, 300_000]
 
     1..30

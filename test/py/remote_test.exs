@@ -46,6 +46,7 @@ defmodule Py.RemoteTest do
   test "a context goes along", %{node: node} do
     options = [on: {@pool, node}, traceparent: traceparent()]
     assert Py.eval("import erlang; erlang.traceparent()", %{}, options) == {:ok, traceparent()}
+
     # Over there no function of this module is known: as one of progress, this sends the second to the first.
     options = [on: {@pool, node}, progress: &:erlang.send/3]
     assert Py.call(:erlang, :progress, [self(), "on its way", []], options) == {:ok, nil}

@@ -80,6 +80,7 @@ defmodule Py.WorkerLifeTest do
 
   defp assert_nothing_left(result) do
     ms = Processes.gone(pids(result.output))
+
     # A second is what is promised; a machine whose cores are all taken by others has given them 4.
     assert ms < 15_000, "it took #{ms} ms"
   end

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
 from typing import Any
 from unittest import mock
 
@@ -19,6 +20,7 @@ class Node:
         self.asked: list[Any] = []
         self.withdrawn: list[int] = []
         self.opened = 0
+        self.closed = threading.Semaphore(0)
         self.refusal: Answer | None = None
 
     def ask(self, kind: object, what: Any, _asker: object) -> Answer:
@@ -40,6 +42,10 @@ class Node:
     def on_fetch(self, _pid: object, number: int) -> Answer:
         return "ok", f"answer {number}"
 
+    def on_close(self, _pid: object) -> Answer:
+        self.closed.release()
+        return "ok", None
+
     def on_withdraw(self, _pid: object, number: int) -> Answer:
         self.withdrawn.append(number)
         return "ok", None
@@ -56,7 +62,13 @@ class AwaitingTest(beam.Case):
         ):
             patch.start()
             self.addCleanup(patch.stop)
-        self.addCleanup(self.node.announced.put, ("error", ("runtime", "the test is over")))
+        self.addCleanup(self.end)
+
+    def end(self) -> None:
+        self.node.announced.put(("error", ("runtime", "the test is over")))
+        for thread in threading.enumerate():
+            if thread.name == "erlang.awaiting":
+                thread.join(5)
 
     async def start(self, *questions: object) -> list[asyncio.Task[object]]:
         tasks = [asyncio.create_task(_awaiting.ask_and_await((what,))) for what in questions]
@@ -122,13 +134,29 @@ class AwaitingTest(beam.Case):
 
         self.assertEqual(asyncio.run(main()), "answer 1")
         self.assertEqual(self.node.opened, 2)
+        self.assertTrue(self.node.closed.acquire(timeout=5))
+
+    def test_where_nothing_is_expected_the_thread_ends_and_the_next_starts_anew(self) -> None:
+        async def main() -> object:
+            (task,) = await self.start("a")
+            self.node.announced.put(("ok", []))
+            self.node.announced.put(("ok", [1]))
+            await task
+            self.node.announced.put(("ok", []))
+            self.assertTrue(self.node.closed.acquire(timeout=5))
+            (task,) = await self.start("b")
+            self.node.announced.put(("ok", [1]))
+            return await task
+
+        self.assertEqual(asyncio.run(main()), "answer 1")
+        self.assertEqual(self.node.opened, 2)
 
     def test_an_answer_for_a_loop_that_is_closed_is_left(self) -> None:
         async def main() -> None:
             await self.start("a")
             board = _awaiting._board
             assert board is not None
-            board._awaited[7] = closed.create_future()
+            board._expected[7] = closed.create_future()
             board._announce(7, None)
 
         closed = asyncio.new_event_loop()

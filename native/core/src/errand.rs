@@ -39,7 +39,12 @@ pub struct Errands {
 impl Default for Errands {
     fn default() -> Self {
         let (sender, receiver) = channel();
-        Errands { sender, receiver: Mutex::new(Some(receiver)), releases: Mutex::default(), flushes: AtomicBool::new(false) }
+        Errands {
+            sender,
+            receiver: Mutex::new(Some(receiver)),
+            releases: Mutex::default(),
+            flushes: AtomicBool::new(false),
+        }
     }
 }
 

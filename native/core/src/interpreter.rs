@@ -66,6 +66,7 @@ pub(crate) struct Hooks {
     pub(crate) describe: Py<PyAny>,
     pub(crate) describe_error: Py<PyAny>,
     pub(crate) new_base: Py<PyAny>,
+    pub(crate) forget_base: Py<PyAny>,
     pub(crate) init: Py<PyAny>,
     pub(crate) run_code: Py<PyAny>,
     pub(crate) within: Py<PyAny>,
@@ -106,6 +107,7 @@ impl Hooks {
             describe: types.getattr("describe")?.unbind(),
             describe_error: py.import("erlang._errors")?.getattr("describe")?.unbind(),
             new_base: code.getattr("new_base")?.unbind(),
+            forget_base: code.getattr("forget_base")?.unbind(),
             init: code.getattr("init")?.unbind(),
             run_code: code.getattr("run")?.unbind(),
             within: context.getattr("within")?.unbind(),
@@ -330,8 +332,9 @@ impl Interpreter {
     /// Lets go of what a pool kept.
     pub(crate) fn forget_pool(&self, py: Python<'_>, pool: usize) {
         let base = self.bases.with(py, |bases| bases.remove(&pool));
-        if let Some(base) = base {
-            drop(base.into_bound(py));
+        let Some(base) = base else { return };
+        if let Err(error) = self.hooks.forget_base.bind(py).call1((base.into_bound(py),)) {
+            error.write_unraisable(py, None);
         }
     }
 

@@ -10,7 +10,7 @@ from erlang._exceptions import (
     DecodeError,
     ElixirError,
     EncodeError,
-    SessionLost,
+    SessionLostError,
 )
 from erlang._messages import send
 from erlang._progress import aprogress, progress
@@ -42,7 +42,7 @@ __all__ = [
     "Pid",
     "Port",
     "Ref",
-    "SessionLost",
+    "SessionLostError",
     "acall",
     "aprogress",
     "call",

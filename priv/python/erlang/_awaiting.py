@@ -27,9 +27,9 @@ async def ask_and_await(what: tuple[object, ...]) -> Any:
     """Ask the node, and await its answer."""
     import asyncio
 
-    board = _open()
-    number, answered = board.ask(what, asyncio.get_running_loop())
+    board, number, answered = _expect(asyncio.get_running_loop())
     try:
+        board.ask(number, what)
         await answered
     except BaseException:
         board.withdraw(number)
@@ -38,70 +38,70 @@ async def ask_and_await(what: tuple[object, ...]) -> Any:
 
 
 class _Board:
-    """Where answers are announced."""
+    """Where answers are announced, for as long as there is something to expect."""
 
     def __init__(self) -> None:
         self._pid: Pid = _about("open")
         self._numbers = itertools.count(1)
-        self._awaited: dict[int, asyncio.Future[None]] = {}
-        self._listens = False
+        self._expected: dict[int, asyncio.Future[None]] = {}
+        # Its context would be that of a call that ends, and so would its group leader.
+        run, listen = Context().run, (self._listen,)
+        threading.Thread(target=run, args=listen, name="erlang.awaiting", daemon=True).start()
 
-    def ask(
-        self, what: tuple[object, ...], loop: asyncio.AbstractEventLoop
-    ) -> tuple[int, asyncio.Future[None]]:
+    def expect(self, loop: asyncio.AbstractEventLoop) -> tuple[int, asyncio.Future[None]]:
         number, answered = next(self._numbers), loop.create_future()
-        try:
-            with _lock:
-                self._awaited[number] = answered
-                self._start()
-            _about("ask", self._pid, number, what)
-        except BaseException:
-            self.withdraw(number)
-            raise
+        self._expected[number] = answered
         return number, answered
+
+    def ask(self, number: int, what: tuple[object, ...]) -> None:
+        _about("ask", self._pid, number, what)
 
     def fetch(self, number: int) -> Any:
         return _about("fetch", self._pid, number)
 
     def withdraw(self, number: int) -> None:
-        self._awaited.pop(number, None)
-        try:
-            _about("withdraw", self._pid, number)
-        except Exception:  # whoever would answer is not there any more
-            return
-
-    def _start(self) -> None:
-        if not self._listens:
-            # Its context would be that of a call that ends, and so would its group leader.
-            run = Context().run
-            threading.Thread(target=run, args=(self._listen,), daemon=True).start()
-            self._listens = True
+        self._expected.pop(number, None)
+        self._tell("withdraw", number)
 
     def _listen(self) -> None:
-        heard: list[int] = []
         try:
-            while heard or self._goes_on():
-                heard = _about("hear", self._pid, heard)
-                for number in heard:
-                    self._announce(number, None)
+            self._hear()
         except Exception as error:
-            _close(self)
-            for number in list(self._awaited):
+            with _lock:
+                _take_down(self)
+            for number in list(self._expected):
                 self._announce(number, error)
+        self._tell("close")
 
-    def _goes_on(self) -> bool:
+    def _hear(self) -> None:
+        heard: list[int] = []
+        while heard or not self._rests():
+            heard = _about("hear", self._pid, heard)
+            for number in heard:
+                self._announce(number, None)
+
+    def _rests(self) -> bool:
+        """Whether it is taken down, since nothing is expected."""
         with _lock:
-            self._listens = bool(self._awaited)
-            return self._listens
+            if self._expected:
+                return False
+            _take_down(self)
+            return True
 
     def _announce(self, number: int, error: Exception | None) -> None:
-        answered = self._awaited.pop(number, None)
+        answered = self._expected.pop(number, None)
         if answered is None:
             return
         try:
             answered.get_loop().call_soon_threadsafe(_settle, answered, error)
         except RuntimeError:  # the loop is closed
             self.withdraw(number)
+
+    def _tell(self, operation: str, *arguments: object) -> None:
+        try:
+            _about(operation, self._pid, *arguments)
+        except Exception:  # whoever it is told is not there any more
+            return
 
 
 def _settle(answered: asyncio.Future[None], error: Exception | None) -> None:
@@ -117,19 +117,18 @@ _lock = threading.Lock()
 _board: _Board | None = None
 
 
-def _open() -> _Board:
+def _expect(loop: asyncio.AbstractEventLoop) -> tuple[_Board, int, asyncio.Future[None]]:
     global _board
     with _lock:
         if _board is None:
             _board = _Board()
-        return _board
+        return _board, *_board.expect(loop)
 
 
-def _close(board: _Board) -> None:
+def _take_down(board: _Board) -> None:
     global _board
-    with _lock:
-        if _board is board:
-            _board = None
+    if _board is board:
+        _board = None
 
 
 def _about(operation: str, *arguments: object) -> Any:

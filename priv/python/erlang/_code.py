@@ -29,6 +29,14 @@ def new_base() -> ModuleType:
     return base
 
 
+def forget_base(base: ModuleType) -> None:
+    """End what a pool had that was stopped."""
+    from erlang import _sessions, _streams
+
+    _sessions.forget(base)
+    _streams.forget(base)
+
+
 def init(
     base: ModuleType,
     source: str | None,

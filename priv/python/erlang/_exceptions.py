@@ -52,7 +52,7 @@ class DecodeError(ValueError):
     __module__ = "erlang"
 
 
-class SessionLost(RuntimeError):
+class SessionLostError(RuntimeError):
     """The session that a call was to run in has ended."""
 
     __module__ = "erlang"

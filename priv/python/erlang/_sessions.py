@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from time import monotonic
-from weakref import WeakKeyDictionary, finalize
 
 import _erlang
-from erlang._exceptions import SessionLost
+from erlang._exceptions import SessionLostError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,20 +48,17 @@ class _Use:
 
 _sessions: dict[int, Session] = {}
 _current: ContextVar[_Use | None] = ContextVar("erlang_session", default=None)
-# A pool's base namespace is kept by the pool alone: its sessions end with it.
-_pools: WeakKeyDictionary[ModuleType, set[int]] = WeakKeyDictionary()
+# Keys, by the base namespace of a pool.
+_pools: dict[ModuleType, set[int]] = {}
 
 
-def open(key: int, threaded: bool) -> None:
+def begin(key: int, threaded: bool) -> None:
     """Begin a session of the pool that asks."""
     from erlang._streams import table_of
 
     base = _erlang.base()
     table_of(base)
-    if base not in _pools:
-        keys = _pools[base] = set()
-        finalize(base, _end_all, keys).atexit = False
-    _pools[base].add(key)
+    _pools.setdefault(base, set()).add(key)
     _sessions[key] = Session(base, _new_thread() if threaded else None)
 
 
@@ -72,8 +68,9 @@ def _new_thread() -> SessionThread:
     return SessionThread()
 
 
-def _end_all(keys: set[int]) -> None:
-    for key in list(keys):
+def forget(base: ModuleType) -> None:
+    """End all sessions of a pool: it was stopped."""
+    for key in list(_pools.pop(base, ())):
         close(key)
 
 
@@ -102,7 +99,7 @@ def find(key: int) -> Session:
     """The session of that key."""
     session = _sessions.get(key)
     if session is None:
-        raise SessionLost("this session was closed")
+        raise SessionLostError("this session was closed")
     return session
 
 
@@ -150,12 +147,12 @@ def get(names: list[str]) -> dict[str, object]:
 def fork(key: int, names: list[str], threaded: bool) -> None:
     """Begin another session with these names of this one."""
     values = get(names)
-    open(key, threaded)
+    begin(key, threaded)
     find(key).namespace.update({str(name): value for name, value in values.items()})
 
 
 def _namespace() -> dict[str, object]:
     session = current()
     if session is None:
-        raise SessionLost("this is for sessions: give one as on:")
+        raise SessionLostError("this is for sessions: give one as on:")
     return session.namespace

@@ -12,7 +12,6 @@ from collections import OrderedDict, deque
 from collections.abc import Generator
 from itertools import islice
 from time import perf_counter
-from weakref import finalize
 
 import _erlang
 from erlang._sessions import current
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
 
     from erlang._terms import Pid, Ref
 
-    # The items that are left to hand over, and whether there may be more.
+    # What taking gives, or a coroutine for it: the items that are left to hand over, and whether
+    # there may be more.
     Piece = tuple[list[object], bool]
     # Where items go that are sent ahead of an answer.
     Sink = tuple[Pid, Ref]
@@ -46,7 +46,8 @@ _MAX_NEVER = 1024
 class _Table:
     """The streams of a pool."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: ModuleType) -> None:
+        self.base = base
         self.lock = threading.Lock()
         self.streams: dict[int, _Stream] = {}
         self.never: OrderedDict[int, None] = OrderedDict()
@@ -69,19 +70,20 @@ class _Table:
             return stream
 
 
-# By the names of a pool's base, as `id` has them.
+# By the names of a pool's base, which nobody else has while it is here, as `id` has them.
 _tables: dict[int, _Table] = {}
 _running: dict[int, _Stream] = {}
 
 
 def table_of(base: ModuleType) -> _Table:
-    """The table of a pool. The pool alone keeps its base: its streams end with it."""
+    """The table of a pool."""
     key = id(vars(base))
-    table = _tables.get(key)
-    if table is None:
-        table = _tables.setdefault(key, _Table())
-        finalize(base, _tables.pop, key, None).atexit = False
-    return table
+    return _tables.get(key) or _tables.setdefault(key, _Table(base))
+
+
+def forget(base: ModuleType) -> None:
+    """Let go of the streams of a pool: it was stopped."""
+    _tables.pop(id(vars(base)), None)
 
 
 def _table() -> _Table:
@@ -99,7 +101,7 @@ def open_call(
     args: list[object],
     /,
     **kwargs: object,
-) -> Piece | Coroutine[Any, Any, Piece]:
+) -> Any:
     """Call `target.name`, and take the first items of the iterable that it returns."""
     table = _table()
     value = resolve(target, name)(*args, **kwargs)
@@ -116,14 +118,18 @@ async def _open_awaited(
 
 
 def _new(table: _Table, key: int, value: Any) -> _Stream:
-    stream = _AsyncStream(value.__aiter__()) if hasattr(type(value), "__aiter__") else _Stream(iter(value))
+    stream = (
+        _AsyncStream(value.__aiter__())
+        if hasattr(type(value), "__aiter__")
+        else _Stream(iter(value))
+    )
     if not table.add(key, stream):
         stream.close()
         raise RuntimeError("this stream was closed before it was there")
     return stream
 
 
-def take(key: int, credit: int, sink: Sink) -> Piece | Coroutine[Any, Any, Piece]:
+def take(key: int, credit: int, sink: Sink) -> Any:
     """The next items of a stream."""
     stream = _table().streams.get(key)
     if stream is None:

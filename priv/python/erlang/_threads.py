@@ -1,7 +1,7 @@
 """Threads of sessions that have one of their own.
 
-A request is given to its session's thread, and waited for by the thread that got it. That one asks
-Elixir on behalf of the other, which sees to further requests of its session meanwhile: what
+A request is given to its session's thread, and waited for by the thread that got it. That asks
+Elixir on behalf of the other one, which sees to further requests of its session meanwhile: what
 Elixir does for the answer may need the session.
 """
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
     from typing import Any
+
+    from erlang._terms import Atom
 
 # As large as those of the threads that run other requests.
 _STACK = 64 * 1024 * 1024
@@ -67,7 +69,7 @@ class SessionThread:
             return context.run(function, *args, **kwargs)
         return _Job(self, lambda: context.run(function, *args, **kwargs)).wait()
 
-    def ask(self, kind: object, what: object, asker: object) -> Any:
+    def ask(self, kind: Atom, what: object, asker: object) -> Any:
         """Have the question asked by who waits for the job that runs, and wait for the answer."""
         question = _Question(kind, what, asker)
         self.jobs[-1].ask(question)
@@ -104,7 +106,7 @@ class SessionThread:
 class _Question:
     """What the thread of a session wants to know."""
 
-    def __init__(self, kind: object, what: object, asker: object) -> None:
+    def __init__(self, kind: Atom, what: object, asker: object) -> None:
         self.kind = kind
         self.what = what
         self.asker = asker
