@@ -275,6 +275,41 @@ defmodule Py.Cases.ContextTest do
     end
   end
 
+  @tag pool: [expose: [:lists]]
+  test "in a session, with a thread of its own or without one", %{pool: pool} do
+    me = self()
+
+    code = """
+    import asyncio, erlang, threading
+    seen = []
+    def look():
+        erlang.progress(erlang.call("lists.sum", [1, 2]), who())
+        seen.append(erlang.traceparent())
+    look()
+    thread = threading.Thread(target=look)
+    thread.start(); thread.join()
+    seen
+    """
+
+    tell = fn sum, who, _ -> send(me, {:told, sum, who}) end
+    variables = %{who: fn -> hd(Process.get(:"$callers")) end}
+
+    for threaded <- [false, true] do
+      {:ok, session} = Py.Session.start_link(on: pool, thread: threaded)
+      options = traced(on: session, progress: tell)
+      assert Py.eval(code, variables, options) == {:ok, [@traceparent, @traceparent]}
+      for _ <- 1..2, do: assert_received({:told, 3, ^me})
+
+      awaited =
+        "import asyncio, erlang\nawait erlang.aprogress(await erlang.acall('lists.sum', [1]))"
+
+      assert Py.eval(awaited, %{}, options) == {:ok, nil}
+      assert_received {:told, 1, nil}
+      assert Py.eval("import erlang\nerlang.traceparent()", %{}, on: session) == {:ok, nil}
+      GenServer.stop(session)
+    end
+  end
+
   test "a context has what both have put there" do
     request = {:call, :math, :sqrt, [16], []}
     within = Context.within(request, %{a: 1, b: 1})
