@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+import weakref
 from contextvars import ContextVar
 from typing import Any
 from unittest import mock
@@ -55,6 +56,19 @@ class AwaitWithinTest(Case):
         with self.assertRaisesRegex(ValueError, "why"):
             self.run_within(self.show(ValueError("why")))
         self.assertIsNone(entered.get())
+
+    def test_what_is_entered_is_held_until_the_task_runs(self) -> None:
+        class Value:
+            pass
+
+        value = Value()
+        entering = weakref.ref(value)
+        with mock.patch.dict(_context.ENTERS, {"key": lambda _key: entered.set(entering())}):
+            awaiting = _context.await_within({"key": 1}, self.show())
+            del value
+            self.assertIsNotNone(entering())
+            awaiting.close()
+        self.assertIsNone(entering())
 
     def test_its_name(self) -> None:
         awaiting = _context.await_within({}, self.show())

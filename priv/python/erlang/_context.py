@@ -48,7 +48,7 @@ def await_within(
 
     What comes back has begun: closed before its first step, it closes the other one too.
     """
-    awaiting = _await(values, coroutine)
+    awaiting = _await(values, coroutine, _entered(values))
     for name in ("__name__", "__qualname__"):
         setattr(awaiting, name, getattr(coroutine, name))
     awaiting.send(None)
@@ -66,8 +66,11 @@ def _enter(values: Mapping[str, object]) -> None:
         ENTERS[key](value)
 
 
-async def _await(values: Mapping[str, object], coroutine: Coroutine[Any, Any, object]) -> object:
+async def _await(
+    values: Mapping[str, object], coroutine: Coroutine[Any, Any, object], _held: Context
+) -> object:
     try:
+        # What it enters is in use, by the context that is held, until the loop comes to it.
         await _beginning()
         # In the context of the task.
         _enter(values)
