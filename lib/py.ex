@@ -2,7 +2,7 @@ defmodule Py do
   @external_resource readme = Path.expand("../README.md", __DIR__)
   @moduledoc File.read!(readme)
 
-  alias Py.{Buffer, Bytes, Caller, Cast, Code, Error, Future, Options, Script}
+  alias Py.{Buffer, Bytes, Caller, Cast, Code, Context, Error, Future, Options, Script}
 
   @typedoc "A module, as an atom or a string: `:math`, `\"os.path\"`."
   @type target :: atom | String.t()
@@ -35,7 +35,7 @@ defmodule Py do
   @spec call(target, name, list, keyword) :: result
   def call(target, name, args \\ [], options \\ []) do
     {request, options} = request!(target, name, args, options, :call, "Py.call")
-    Caller.run(request, options)
+    request |> Context.wrap(options) |> Caller.run(options)
   end
 
   @doc """
@@ -56,7 +56,7 @@ defmodule Py do
   @spec eval(code, variables, keyword) :: result
   def eval(code, variables \\ %{}, options \\ []) do
     {request, options} = code!(:eval, code, variables, options, "Py.eval")
-    Caller.run(request, options)
+    request |> Context.wrap(options) |> Caller.run(options)
   end
 
   @doc """
@@ -68,7 +68,7 @@ defmodule Py do
   @spec exec(code, variables, keyword) :: :ok | {:error, Error.t()}
   def exec(code, variables \\ %{}, options \\ []) do
     {request, options} = code!(:exec, code, variables, options, "Py.exec")
-    Caller.run(request, options)
+    request |> Context.wrap(options) |> Caller.run(options)
   end
 
   @doc """
@@ -96,22 +96,51 @@ defmodule Py do
   @spec cast(target, name, list, keyword) :: :ok
   def cast(target, name, args \\ [], options \\ []) do
     {request, options} = request!(target, name, args, options, :cast, "Py.cast")
-    Cast.cast(request, options)
+    request |> Context.wrap(options) |> Cast.cast(options)
   end
 
   @doc """
-  Starts a call and returns a `Py.Future`; takes the options of `call/4`.
+  Starts a call and returns a `Py.Future`.
 
   The calling process gets `{:py_result, future.ref, result}`, which `await/2` receives.
 
       iex> future = Py.async_call(:math, :factorial, [5])
       iex> Py.await(future)
       {:ok, 120}
+
+  With `stream_to: pid` that process gets the items of what is returned, as `Py.Stream` says.
+
+  ## Options
+
+  #{Options.docs(:async_call)}
   """
   @spec async_call(target, name, list, keyword) :: Future.t()
   def async_call(target, name, args \\ [], options \\ []) do
-    {request, options} = request!(target, name, args, options, :call, "Py.async_call")
-    Future.start(request, options)
+    {request, options} = request!(target, name, args, options, :async_call, "Py.async_call")
+    request |> Context.wrap(options) |> Future.start(options)
+  end
+
+  @doc """
+  The items of an iterable that a Python function returns, as a lazy enumerable: of a generator, an asynchronous one too, a
+  list, a file, a cursor, whatever Python can iterate.
+
+  Nothing is called before it is enumerated, and each enumeration calls anew. Items are bare values; an error raises
+  `Py.Error`, after the items that came before it. `timeout:` is for each item. When the consumer has enough or fails, the
+  generator is closed before the stream returns: its `finally` has run.
+
+      iex> Py.stream(:builtins, :range, [5]) |> Enum.map(& &1 * 2)
+      [0, 2, 4, 6, 8]
+      iex> Py.stream(:itertools, :count, [10]) |> Enum.take(3)
+      [10, 11, 12]
+
+  ## Options
+
+  #{Options.docs(:stream)}
+  """
+  @spec stream(target, name, list, keyword) :: Enumerable.t()
+  def stream(target, name, args \\ [], options \\ []) do
+    {request, options} = request!(target, name, args, options, :stream, "Py.stream")
+    request |> Context.wrap(options) |> Py.Stream.new(options)
   end
 
   @doc """
@@ -182,7 +211,7 @@ defmodule Py do
   def gather(calls, options \\ []) do
     options = Options.check!(options, :gather, "Py.gather")
     # All are checked before the first one runs.
-    requests = Enum.map(calls, &gathered!/1)
+    requests = for call <- calls, do: call |> gathered!() |> Context.wrap(options)
     futures = Enum.map(requests, &Future.start(&1, options))
     await_many(futures)
   end
@@ -202,7 +231,8 @@ defmodule Py do
 
   @doc """
   Registers a function under a name by which Python code may call it: `erlang.call("name", ...)`, `erlang.name(...)`,
-  `from erlang import name`; in a coroutine `await erlang.acall("name", ...)`. Nothing else of Elixir can be called.
+  `from erlang import name`; in a coroutine `await erlang.acall("name", ...)`. Nothing else of Elixir can be called, but
+  functions that are passed along, and those of the modules that a pool was given as `expose:` (see `Py.Pool`).
 
   `function` is a function, or `{module, name}` for one of any arity. Arguments and results are converted as those of
   calls are. Keyword arguments arrive as a keyword list behind the others; only atoms that exist can be their keys. A wrong
@@ -255,8 +285,9 @@ defmodule Py do
   end
 
   # What `erlang/__init__.py` has: a function of that name could be called by `erlang.call` only.
-  @own_names ~w(Atom Cancelled Channel Closed DecodeError ElixirError EncodeError Pid Port Ref acall annotations call send whereis
-                state_clear state_decr state_delete state_get state_incr state_keys state_set)
+  @own_names ~w(Atom Cancelled Channel Closed DecodeError ElixirError EncodeError Pid Port Ref SessionLostError acall
+                annotations aprogress call progress send span state_clear state_decr state_delete state_get state_incr
+                state_keys state_set telemetry traceparent whereis)
 
   # Names that Python can write as such.
   defp callable!(name) do
@@ -327,6 +358,21 @@ defmodule Py do
   """
   @spec buffer(binary) :: Buffer.t()
   def buffer(binary) when is_binary(binary), do: %Buffer{data: binary}
+
+  @doc """
+  An enumerable that Python sees as an iterator: it is enumerated as Python asks, a few items ahead at most, once.
+
+  It is a process of its own that enumerates, in the name of whoever made the call, and so it can be a `File.stream!`; it ends when Python
+  lets go of the iterator, and with the process that made the call. What the enumerable raises is an `erlang.ElixirError`. In
+  coroutines `async for` leaves the event loop to others.
+
+      iex> Py.call(:builtins, :list, [Py.iter(Stream.map(1..3, & &1 * 2))])
+      {:ok, [2, 4, 6]}
+      iex> Py.eval("next(numbers) + next(numbers)", %{numbers: Py.iter(Stream.iterate(20, & &1 + 2))})
+      {:ok, 42}
+  """
+  @spec iter(Enumerable.t()) :: Py.Iterator.t()
+  def iter(enumerable), do: Py.Iterator.new(enumerable)
 
   @doc """
   Like `call/4`, but returns the value or raises `Py.Error`, with Python's frames in front of the stacktrace.

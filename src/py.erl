@@ -17,6 +17,8 @@
 -export([cast/3, cast/4]).
 -export([async_call/3, async_call/4, await/1, await/2]).
 -export([async_gather/1, parallel/1]).
+-export([stream/3, stream/4, async_stream/3, async_stream/4]).
+-export([bind/0, unbind/0, with_context/1]).
 -export([register_function/2, unregister_function/1]).
 -export([execution_mode/0]).
 
@@ -34,6 +36,9 @@
 -define(FUTURES, '$py_futures').
 -define(LIMIT, 1000).
 
+%% Where a process keeps the session that it is bound to.
+-define(SESSION, '$py_session').
+
 %% @equiv call(Module, Function, Arguments, [], [])
 -spec call(name(), name(), [term()]) -> result().
 call(Module, Function, Arguments) ->
@@ -47,7 +52,7 @@ call(Module, Function, Arguments, Kwargs) ->
 %% @doc Calls a Python function.
 -spec call(name(), name(), [term()], kwargs(), options()) -> result().
 call(Module, Function, Arguments, Kwargs, Options) ->
-    All = [{kwargs, kwargs(Kwargs)} | options(Options)],
+    All = [{kwargs, kwargs(Kwargs)} | here_options(Options)],
     plain('Elixir.Py':call(name(Module), name(Function), Arguments, All)).
 
 %% @equiv eval(Code, #{}, [])
@@ -63,7 +68,7 @@ eval(Code, Variables) ->
 %% @doc Runs statements: the value of the last expression, or `nil'.
 -spec eval(code(), kwargs(), options()) -> result().
 eval(Code, Variables, Options) ->
-    plain('Elixir.Py':eval(name(Code), variables(Variables), options(Options))).
+    plain('Elixir.Py':eval(name(Code), variables(Variables), here_options(Options))).
 
 %% @equiv exec(Code, #{}, [])
 -spec exec(code()) -> ok | {error, error()}.
@@ -78,7 +83,7 @@ exec(Code, Variables) ->
 %% @doc Runs statements for their effect.
 -spec exec(code(), kwargs(), options()) -> ok | {error, error()}.
 exec(Code, Variables, Options) ->
-    plain('Elixir.Py':exec(name(Code), variables(Variables), options(Options))).
+    plain('Elixir.Py':exec(name(Code), variables(Variables), here_options(Options))).
 
 %% @equiv cast(Module, Function, Arguments, [])
 -spec cast(name(), name(), [term()]) -> ok.
@@ -88,7 +93,7 @@ cast(Module, Function, Arguments) ->
 %% @doc Calls a Python function without waiting; a failure is logged.
 -spec cast(name(), name(), [term()], kwargs()) -> ok.
 cast(Module, Function, Arguments, Kwargs) ->
-    'Elixir.Py':cast(name(Module), name(Function), Arguments, [{kwargs, kwargs(Kwargs)}]).
+    'Elixir.Py':cast(name(Module), name(Function), Arguments, here(kwargs(Kwargs))).
 
 %% @equiv async_call(Module, Function, Arguments, [])
 -spec async_call(name(), name(), [term()]) -> {ok, reference()}.
@@ -139,6 +144,74 @@ async_gather(Calls) ->
 parallel(Calls) ->
     async_gather(Calls).
 
+%% @equiv stream(Module, Function, Arguments, [])
+-spec stream(name(), name(), [term()]) -> {ok, [term()]} | {error, error()}.
+stream(Module, Function, Arguments) ->
+    stream(Module, Function, Arguments, []).
+
+%% @doc All items of the iterable that a Python function returns.
+-spec stream(name(), name(), [term()], kwargs()) -> {ok, [term()]} | {error, error()}.
+stream(Module, Function, Arguments, Kwargs) ->
+    Stream = 'Elixir.Py':stream(name(Module), name(Function), Arguments, here(kwargs(Kwargs))),
+    try
+        {ok, 'Elixir.Enum':to_list(Stream)}
+    catch
+        error:#{'__struct__' := 'Elixir.Py.Error'} = Error -> plain({error, Error})
+    end.
+
+%% @equiv stream(Module, Function, Arguments)
+-spec async_stream(name(), name(), [term()]) -> {ok, [term()]} | {error, error()}.
+async_stream(Module, Function, Arguments) ->
+    stream(Module, Function, Arguments).
+
+%% @equiv stream(Module, Function, Arguments, Kwargs)
+-spec async_stream(name(), name(), [term()], kwargs()) -> {ok, [term()]} | {error, error()}.
+async_stream(Module, Function, Arguments, Kwargs) ->
+    stream(Module, Function, Arguments, Kwargs).
+
+%% @doc Gives the calling process a session: its calls from then on, unless they say `on', run in one namespace. The session
+%% ends with the process. One that is bound stays so.
+-spec bind() -> ok | {error, error()}.
+bind() ->
+    case get(?SESSION) of
+        undefined -> bind('Elixir.Py.Session':start_link([]));
+        _Bound -> ok
+    end.
+
+bind({ok, Session}) ->
+    put(?SESSION, Session),
+    ok;
+bind({error, _} = Error) ->
+    plain(Error).
+
+%% @doc Ends the session of the calling process, if it has one.
+-spec unbind() -> ok.
+unbind() ->
+    case erase(?SESSION) of
+        undefined -> ok;
+        Session -> stop(Session)
+    end.
+
+%% It may have ended already.
+stop(Session) ->
+    unlink(Session),
+    try gen_server:stop(Session) catch exit:_ -> ok end,
+    ok.
+
+%% @doc Calls a function in a session of its own, which ends when that returns or raises: `py:with_context(fun() -> ... end)'.
+-spec with_context(fun(() -> Result)) -> Result | {error, error()}.
+with_context(Function) ->
+    Before = erase(?SESSION),
+    try
+        case bind() of
+            ok -> Function();
+            {error, _} = Error -> Error
+        end
+    after
+        unbind(),
+        Before =/= undefined andalso put(?SESSION, Before)
+    end.
+
 %% @doc Registers a function, or `{Module, Name}', by which Python code may call it: `erlang.call("name", ...)'.
 -spec register_function(name(), fun() | {module(), atom()}) -> ok.
 register_function(Name, Function) ->
@@ -166,7 +239,7 @@ future({Module, Function, Arguments, Kwargs}) ->
     future(Module, Function, Arguments, Kwargs).
 
 future(Module, Function, Arguments, Kwargs) ->
-    'Elixir.Py':async_call(name(Module), name(Function), Arguments, [{kwargs, kwargs(Kwargs)}]).
+    'Elixir.Py':async_call(name(Module), name(Function), Arguments, here(kwargs(Kwargs))).
 
 futures() ->
     case get(?FUTURES) of
@@ -194,6 +267,23 @@ deadline() ->
 
 now_ms() ->
     erlang:monotonic_time(millisecond).
+
+%% Calls of a process that is bound are its session's.
+here(Kwargs) ->
+    [{kwargs, Kwargs} | here_options([])].
+
+here_options(Options) ->
+    Given = options(Options),
+    case get(?SESSION) of
+        Session when Session =/= undefined -> in_session(Session, Given);
+        undefined -> Given
+    end.
+
+in_session(Session, Options) ->
+    case lists:keymember(on, 1, Options) of
+        true -> Options;
+        false -> [{on, Session} | Options]
+    end.
 
 name(Name) when is_list(Name) -> unicode:characters_to_binary(Name);
 name(Name) -> Name.

@@ -70,8 +70,42 @@ defmodule Py.Bench.Calls do
             [p50, p99] = Py.eval!(code, %{f: &(&1 + 1)}, options)
             [{"p50", p50}, {"p99", p99}]
           end)
+      },
+      %Case{
+        id: "S1",
+        unit: "items/s",
+        what: "`Py.stream` of `range(1_000_000)`, counted",
+        ways: Pools.both(&streamed/1)
+      },
+      %Case{
+        id: "S2",
+        unit: "us",
+        what: "an item of a generator that yields every 10 ms, until it is there",
+        ways: Pools.both(&slow_items/1)
       }
     ]
+  end
+
+  defp streamed(options) do
+    count = 1_000_000
+    stream = Py.stream(:builtins, :range, [count], options)
+    {micros, ^count} = :timer.tc(fn -> Enum.reduce(stream, 0, fn _item, sum -> sum + 1 end) end)
+    round(count * 1_000_000 / micros)
+  end
+
+  # Both clocks are CLOCK_MONOTONIC.
+  defp slow_items(options) do
+    code =
+      "def ticks():\n  import time\n  for _ in range(100):\n    time.sleep(0.01)\n    yield time.perf_counter_ns()"
+
+    Py.exec!("import builtins\n#{code}\nbuiltins.py_bench_ticks = ticks", %{}, options)
+
+    times =
+      for at <- Py.stream(:builtins, :py_bench_ticks, [], options),
+          do: (:os.perf_counter(:nanosecond) - at) / 1000
+
+    sorted = Enum.sort(times)
+    [{"p50", Enum.at(sorted, 50)}, {"p99", Enum.at(sorted, 98)}]
   end
 
   defp coroutines do

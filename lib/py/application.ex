@@ -13,6 +13,10 @@ defmodule Py.Application do
       # Python code calls Elixir functions.
       Py.Callbacks,
       Py.State,
+      # What sessions and streams have in Python ends with them.
+      Py.Tenants,
+      {Registry, keys: :unique, name: Py.Session.Registry},
+      {DynamicSupervisor, name: Py.Session.Supervisor, strategy: :one_for_one},
       # Pools of worker processes may be killed: somebody must tell those who wait.
       Py.Survivor,
       # One Python a node, booted by one process.

@@ -7,7 +7,7 @@ defmodule Py.Awaiting do
 
   use GenServer
 
-  alias Py.Callbacks
+  alias Py.{Asker, Callbacks}
 
   # Milliseconds for which the thread of Python's stays when nothing is asked: it keeps calls from running inline.
   @idle 1_000
@@ -20,14 +20,14 @@ defmodule Py.Awaiting do
   end
 
   # What Python asks.
-  @spec perform(String.t(), list) :: {:ok, term} | {:error, term}
-  def perform("ask", [pid, number, question]),
-    do: {call(pid, {:ask, number, Process.group_leader(), question}), nil}
+  @spec perform(String.t(), list, Asker.t()) :: {:ok, term} | {:error, term}
+  def perform("ask", [pid, number, question], asker),
+    do: {call(pid, {:ask, number, Process.group_leader(), asker, question}), nil}
 
-  def perform("hear", [pid, heard]), do: {:ok, call(pid, {:hear, heard})}
-  def perform("withdraw", [pid, number]), do: {call(pid, {:withdraw, number}), nil}
-  def perform("fetch", [pid, number]), do: call(pid, {:fetch, number})
-  def perform("close", [pid]), do: {GenServer.cast(pid, :close), nil}
+  def perform("hear", [pid, heard], _asker), do: {:ok, call(pid, {:hear, heard})}
+  def perform("withdraw", [pid, number], _asker), do: {call(pid, {:withdraw, number}), nil}
+  def perform("fetch", [pid, number], _asker), do: call(pid, {:fetch, number})
+  def perform("close", [pid], _asker), do: {GenServer.cast(pid, :close), nil}
 
   defp call(pid, what), do: GenServer.call(pid, what, :infinity)
 
@@ -36,8 +36,9 @@ defmodule Py.Awaiting do
     Process.flag(:trap_exit, true)
     watch(asker)
 
-    # By number who answers, or what is to be said of who did; by pid the number; numbers that nobody has heard of.
-    {:ok, %{answering: %{}, numbers: %{}, ready: [], hears: nil}}
+    # By number who answers, or what is to be said of who did, and who fetches that; by pid the number; numbers that nobody
+    # has heard of.
+    {:ok, %{answering: %{}, fetching: %{}, numbers: %{}, ready: [], hears: nil}}
   end
 
   # Whoever hears says when nobody does any more, but for a worker that dies.
@@ -45,9 +46,9 @@ defmodule Py.Awaiting do
   defp watch({:worker, _board, port, _number}), do: Port.monitor(port)
 
   @impl true
-  def handle_call({:ask, number, leader, question}, _from, state) do
+  def handle_call({:ask, number, leader, asker, question}, _from, state) do
     awaiting = self()
-    pid = spawn_link(fn -> answer(awaiting, number, leader, question) end)
+    pid = spawn_link(fn -> answer(awaiting, number, leader, asker, question) end)
     answering = Map.put(state.answering, number, pid)
     {:reply, :ok, %{state | answering: answering, numbers: Map.put(state.numbers, pid, number)}}
   end
@@ -59,7 +60,7 @@ defmodule Py.Awaiting do
     case state.answering do
       %{^number => pid} when is_pid(pid) ->
         send(pid, {:fetch, from})
-        {:noreply, state}
+        {:noreply, put_in(state.fetching[number], from)}
 
       %{^number => died} ->
         {:reply, died, %{state | answering: Map.delete(state.answering, number)}}
@@ -84,7 +85,11 @@ defmodule Py.Awaiting do
 
   def handle_info({:EXIT, pid, reason}, state) do
     {number, numbers} = Map.pop(state.numbers, pid)
-    {:noreply, %{state | numbers: numbers} |> ended(number, reason) |> rest()}
+    {from, fetching} = Map.pop(state.fetching, number)
+    # It may have died while somebody fetched what it had.
+    if from && reason != :normal, do: GenServer.reply(from, Callbacks.died(reason))
+    state = %{state | numbers: numbers, fetching: fetching}
+    {:noreply, state |> ended(number, reason) |> rest()}
   end
 
   def handle_info({:idle, hears}, %{hears: hears, answering: none} = state) when none == %{} do
@@ -131,9 +136,10 @@ defmodule Py.Awaiting do
 
   # --- the process of one question ----------------------------------------------------------------
 
-  defp answer(awaiting, number, leader, question) do
+  defp answer(awaiting, number, leader, asker, question) do
     Process.group_leader(self(), leader)
-    answer = Callbacks.perform(question, nil)
+    Asker.impersonate(asker)
+    answer = Callbacks.perform(question, asker)
     send(awaiting, {:ready, number})
 
     receive do

@@ -6,7 +6,7 @@ defmodule Py.Callbacks do
 
   use GenServer
 
-  alias Py.{Awaiting, Native, Telemetry}
+  alias Py.{Asker, Awaiting, Exposed, Native, Telemetry}
   alias Py.Worker.Frame
 
   @names __MODULE__.Names
@@ -68,8 +68,8 @@ defmodule Py.Callbacks do
   end
 
   @impl true
-  def handle_info({:py_ask, number, caller, what}, state) when is_integer(number),
-    do: {:noreply, ask({:node, number}, caller, what, state)}
+  def handle_info({:py_ask, number, _request, what}, state) when is_integer(number),
+    do: {:noreply, ask({:node, number}, nil, what, state)}
 
   def handle_info({:py_ask, {:worker, _board, port, _number} = asker, caller, what}, state)
       when is_port(port),
@@ -131,44 +131,36 @@ defmodule Py.Callbacks do
 
   # --- the process of one question ----------------------------------------------------------------
 
-  defp serve(asker, caller, {leader, what}) do
+  defp serve(question, caller, {leader, what, span}) do
     Process.group_leader(self(), leader)
-    in_the_name_of(caller)
-    answer(asker, perform(what, caller, asker))
+    asker = %{Asker.of(question, caller) | span: span}
+    Asker.impersonate(asker)
+    answer(question, perform(what, asker, question))
   end
 
-  defp perform({:await, "open", []}, _caller, asker), do: {:ok, Awaiting.open(asker)}
-  defp perform(what, caller, _asker), do: perform(what, caller)
+  defp perform({:await, "open", []}, _asker, question), do: {:ok, Awaiting.open(question)}
 
-  defp in_the_name_of(caller) when is_pid(caller) and node(caller) == node() do
-    case Process.info(caller, :dictionary) do
-      {:dictionary, dictionary} ->
-        Process.put(:"$callers", [caller | Keyword.get(dictionary, :"$callers", [])])
-        metadata = Keyword.get(dictionary, :"$logger_metadata$")
-        if metadata, do: Process.put(:"$logger_metadata$", metadata)
+  defp perform({:iter, "open", [enumerable]}, asker, question),
+    do: Py.Iterator.open(enumerable, asker, question)
 
-      nil ->
-        Process.put(:"$callers", [caller])
-    end
-  end
-
-  defp in_the_name_of(caller) when is_pid(caller), do: Process.put(:"$callers", [caller])
-  defp in_the_name_of(_unknown), do: :ok
+  defp perform(what, asker, _question), do: perform(what, asker)
 
   @doc "What is asked, done by the process that is to answer it."
-  @spec perform(term, term) :: {:ok, term} | {:error, term}
-  def perform({:state, operation, arguments}, _caller),
+  @spec perform(term, Asker.t()) :: {:ok, term} | {:error, term}
+  def perform({:state, operation, arguments}, _asker),
     do: Py.State.perform(operation, arguments)
 
-  def perform({:channel, operation, arguments}, _caller),
+  def perform({:channel, operation, arguments}, _asker),
     do: Py.Channel.perform(operation, arguments)
 
-  def perform({:await, operation, arguments}, _caller),
-    do: Awaiting.perform(operation, arguments)
+  def perform({:await, operation, arguments}, asker),
+    do: Awaiting.perform(operation, arguments, asker)
 
-  def perform({:whereis, name}, _caller), do: {:ok, whereis(name)}
+  def perform({:iter, "next", [pid, count]}, _asker), do: Py.Iterator.next(pid, count)
 
-  def perform({:send, name, node, message}, _caller) do
+  def perform({:whereis, name}, _asker), do: {:ok, whereis(name)}
+
+  def perform({:send, name, node, message}, _asker) do
     send({String.to_existing_atom(name), String.to_existing_atom(node)}, message)
     {:ok, true}
   rescue
@@ -176,15 +168,35 @@ defmodule Py.Callbacks do
     ArgumentError -> {:ok, false}
   end
 
-  def perform({:has, name}, _caller), do: {:ok, :ets.member(@names, name)}
+  def perform({:has, name}, _asker), do: {:ok, :ets.member(@names, name)}
 
-  def perform({:call, function, arguments, keywords}, caller) when is_function(function),
-    do: apply_to(function, function, arguments, keywords, caller)
+  def perform({:call, function, arguments, keywords}, asker) when is_function(function),
+    do: apply_to(function, function, arguments, keywords, asker)
 
-  def perform({:call, name, arguments, keywords}, caller) do
+  def perform({:call, name, arguments, keywords}, asker) do
     case :ets.lookup(@names, name) do
-      [{^name, function, _owner}] -> apply_to(function, name, arguments, keywords, caller)
-      [] -> {:error, {:attribute, "no Elixir function is registered as #{inspect(name)}"}}
+      [{^name, function, _owner}] -> apply_to(function, name, arguments, keywords, asker)
+      [] -> call_exposed(name, arguments, keywords, asker)
+    end
+  end
+
+  # Of a call that is over nobody wants to hear.
+  def perform({:progress, _function, _arguments}, %{caller: nil}), do: {:ok, nil}
+
+  # What it returns is nobody's, and need not have a value in Python.
+  def perform({:progress, function, arguments}, asker) when is_function(function, 3) do
+    with {:ok, _ignored} <- apply_to(function, function, arguments, %{}, asker), do: {:ok, nil}
+  end
+
+  def perform({:telemetry, event, measurements, metadata}, _asker),
+    do: Telemetry.execute(event, measurements, metadata)
+
+  def perform({:span, stage, facts}, asker), do: {:ok, Telemetry.span(stage, facts, asker)}
+
+  defp call_exposed(name, arguments, keywords, asker) do
+    case Exposed.find(asker.pool, name) do
+      {:ok, function} -> apply_to(function, name, arguments, keywords, asker)
+      {:error, text} -> {:error, {:attribute, text}}
     end
   end
 
@@ -197,15 +209,20 @@ defmodule Py.Callbacks do
     ArgumentError -> nil
   end
 
-  defp apply_to(function, subject, arguments, keywords, caller) do
+  defp apply_to(function, subject, arguments, keywords, asker) do
     with {:ok, arguments} <- with_keywords(arguments, keywords, subject),
          :ok <- check_arity(function, subject, arguments, keywords) do
-      facts = %{function: subject, arity: length(arguments), caller: caller}
-      {:ok, Telemetry.callback(facts, fn -> run(function, arguments) end)}
+      facts = %{function: subject, arity: length(arguments)}
+      {:ok, Telemetry.callback(facts, asker, fn -> run(function, arguments) end)}
     end
   catch
-    kind, reason -> {:error, {:raised, describe(kind, reason, __STACKTRACE__)}}
+    kind, reason -> raised(kind, reason, __STACKTRACE__)
   end
+
+  @doc "What Elixir code raised, for Python."
+  @spec raised(:error | :exit | :throw, term, Exception.stacktrace()) :: {:error, term}
+  def raised(kind, reason, stacktrace),
+    do: {:error, {:raised, describe(kind, reason, stacktrace)}}
 
   defp run({module, function}, arguments), do: apply(module, function, arguments)
   defp run(function, arguments), do: apply(function, arguments)
@@ -296,8 +313,8 @@ defmodule Py.Callbacks do
   defp answer({:node, number}, answer) do
     with :large <- Native.answer(number, {answer}), do: Native.answer_large(number, {answer})
   rescue
-    # Python code made the question up, and its number is none.
-    ArgumentError -> :ok
+    # Python code made the question up: its number is none, or there is no Python in the node.
+    _none in [ArgumentError, ErlangError] -> :ok
   end
 
   defp answer({:worker, board, port, number}, answer),

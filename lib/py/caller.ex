@@ -3,7 +3,7 @@ defmodule Py.Caller do
 
   # The caller's side of a request: finds the pool, submits, and receives the one reply that the native side owes.
 
-  alias Py.{Error, Native, Options, Pool, Remote, Telemetry, Workers}
+  alias Py.{Error, Native, Options, Pool, Remote, Session, Telemetry, Workers}
   alias Py.Pool.Startup
 
   @type request :: tuple
@@ -30,16 +30,34 @@ defmodule Py.Caller do
   def run(request, %{on: {pool, node}, timeout: timeout}),
     do: Remote.run(pool, node, request, timeout)
 
+  def run(request, %{on: session, timeout: timeout})
+      when is_pid(session) and node(session) != node(),
+      do: Remote.run(session, node(session), request, timeout)
+
   def run(request, %{on: name, timeout: timeout}) do
     with {:ok, pool, timeout} <- pool(name, timeout), do: perform(pool, request, timeout)
   end
 
   @doc "The pool and what is left of the time."
-  @spec pool(atom, timeout | nil) :: {:ok, Pool.t(), timeout} | {:error, Error.t()}
+  @spec pool(atom | pid, timeout | nil) :: {:ok, Pool.t(), timeout} | {:error, Error.t()}
+  def pool(session, timeout) when is_pid(session) do
+    case Session.pool(session) do
+      {:ok, pool} -> {:ok, pool, timeout || pool.timeout}
+      :error -> {:error, Session.lost(session)}
+    end
+  end
+
   def pool(name, timeout) do
     case Pool.lookup(name) do
       %Pool{} = pool -> {:ok, pool, timeout || pool.timeout}
-      state -> wait(name, state, timeout || @default_timeout)
+      state -> pool_of_session(name, state, timeout)
+    end
+  end
+
+  defp pool_of_session(name, state, timeout) do
+    case Session.pool(name) do
+      {:ok, pool} -> {:ok, pool, timeout || pool.timeout}
+      :error -> wait(name, state, timeout || @default_timeout)
     end
   end
 
@@ -49,6 +67,11 @@ defmodule Py.Caller do
   """
   @spec submit(Pool.t(), reference, pid, request, timeout) ::
           reference | Workers.ticket() | {:error, Error.t()}
+  def submit(%Pool{session: key} = pool, tag, leader, request, timeout) when key != nil do
+    {pool, request} = Session.within(pool, request)
+    submit(pool, tag, leader, request, timeout)
+  end
+
   def submit(%Pool{in: :process} = pool, tag, leader, request, timeout),
     do: Workers.submit(pool, tag, leader, request, timeout)
 
@@ -78,6 +101,11 @@ defmodule Py.Caller do
     Error.new(:not_available, "return: :object comes with Py.Object in a later version of Py")
   end
 
+  defp perform(%Pool{session: key} = pool, request, timeout) when key != nil do
+    {pool, request} = Session.within(pool, request)
+    Session.result(perform(pool, request, timeout))
+  end
+
   defp perform(%Pool{in: :process} = pool, request, timeout),
     do: Workers.run(pool, request, timeout)
 
@@ -98,24 +126,32 @@ defmodule Py.Caller do
     end
   end
 
-  defp perform(%Pool{native: native} = pool, request, timeout) do
-    span = Telemetry.start(pool, request)
+  defp perform(pool, request, timeout) do
     ref = make_ref()
+    span = Telemetry.start(pool, request, ref)
+    {result, ticket} = perform(pool, ref, request, timeout)
+    stop(span, ticket, result)
+  end
 
+  defp perform(%Pool{native: native} = pool, ref, request, timeout) do
     case Native.ask(native, ref, Process.group_leader(), request, timeout, true) do
       {{:py_result, _ref, result}, ticket} ->
-        stop(span, ticket, result)
+        {result, ticket}
 
       {:left, ticket} ->
-        receive(do: ({:py_result, ^ref, result} -> stop(span, ticket, result)))
+        receive(do: ({:py_result, ^ref, result} -> {result, ticket}))
 
       refused ->
         case taken(refused, pool, ref, Process.group_leader(), request, timeout, true) do
-          {:error, _error} = error -> stop(span, nil, error)
-          ticket -> receive(do: ({:py_result, ^ref, result} -> stop(span, ticket, result)))
+          {:error, _error} = error -> {error, nil}
+          ticket -> receive(do: ({:py_result, ^ref, result} -> {result, ticket}))
         end
     end
   end
+
+  # A session is not entered on a scheduler.
+  defp perform_inline(%Pool{session: key} = pool, request, timeout) when key != nil,
+    do: perform(pool, request, timeout)
 
   # There is no inline in a process elsewhere.
   defp perform_inline(%Pool{in: :process} = pool, request, timeout),
@@ -132,7 +168,8 @@ defmodule Py.Caller do
   end
 
   defp perform_inline(pool, request, timeout) do
-    span = Telemetry.start(pool, request)
+    ref = make_ref()
+    span = Telemetry.start(pool, request, ref)
 
     case Native.run_inline(pool.native, Process.group_leader(), request, timeout) do
       {:overran, result, nanoseconds} ->
@@ -143,7 +180,8 @@ defmodule Py.Caller do
         receive(do: ({:py_result, ^ref, result} -> stop(span, nil, result)))
 
       closed when is_atom(closed) and closed != :ok ->
-        stop(span, nil, perform(%{pool | telemetry?: false}, request, timeout))
+        {result, ticket} = perform(pool, ref, request, timeout)
+        stop(span, ticket, result)
 
       result ->
         stop(span, nil, result)

@@ -8,13 +8,15 @@ defmodule Py.Cast do
   require Logger
 
   alias Py.{Caller, Error, Pool, Telemetry}
+  alias Py.Switchboard.Request
 
   @spec start_link(term) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
   @spec cast(Caller.request(), map) :: :ok
   def cast(request, options) do
-    GenServer.cast(__MODULE__, {:cast, request, options, Process.group_leader()})
+    told = {:cast, request, options, Process.group_leader(), Telemetry.current()}
+    GenServer.cast(__MODULE__, told)
   end
 
   @impl true
@@ -22,10 +24,11 @@ defmodule Py.Cast do
 
   # The state: what runs, by its tag.
   @impl true
-  def handle_cast({:cast, request, %{on: name} = options, leader}, running) do
+  def handle_cast({:cast, request, %{on: name} = options, leader, parent}, running) do
     case is_atom(name) && Pool.lookup(name) do
       %Pool{} = pool ->
-        {:noreply, submit(pool, request, options.timeout || pool.timeout, leader, running)}
+        {tag, asked} = submit(pool, request, options.timeout || pool.timeout, leader, parent)
+        {:noreply, if(asked, do: Map.put(running, tag, asked), else: running)}
 
       _elsewhere_or_not_there ->
         spawn(fn -> run(request, options, leader) end)
@@ -43,18 +46,18 @@ defmodule Py.Cast do
 
   def handle_info(_other, running), do: {:noreply, running}
 
-  defp submit(pool, request, timeout, leader, running) do
-    span = Telemetry.start(pool, request)
+  defp submit(pool, request, timeout, leader, parent) do
     tag = make_ref()
+    span = Telemetry.start(pool, request, tag, parent)
 
     case Caller.submit(pool, tag, leader, request, timeout) do
       {:error, _error} = refused ->
         Telemetry.stop(span, nil, refused)
         report(refused, request, leader)
-        running
+        {tag, nil}
 
       ticket ->
-        Map.put(running, tag, {span, ticket, request, leader})
+        {tag, {span, ticket, request, leader}}
     end
   end
 
@@ -65,8 +68,8 @@ defmodule Py.Cast do
     report(Caller.run(request, options), request, leader)
   end
 
-  defp report({:error, %Error{} = error}, {:call, target, name, _args, _kwargs}, leader) do
-    Logger.error("Py.cast of #{target}.#{name} failed: #{Exception.message(error)}",
+  defp report({:error, %Error{} = error}, request, leader) do
+    Logger.error("Py.cast of #{Request.subject(request)} failed: #{Exception.message(error)}",
       domain: [:python],
       gl: leader,
       crash_reason: {error, []}

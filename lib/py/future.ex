@@ -13,6 +13,7 @@ defmodule Py.Future do
   """
 
   alias Py.{Caller, Error, Remote, Telemetry}
+  alias Py.Stream.Feeder
 
   @enforce_keys [:ref, :owner, :pool]
   defstruct [:ref, :owner, :pool, :ticket, :span, :taken]
@@ -28,6 +29,11 @@ defmodule Py.Future do
   def start(_request, %{return: :object, on: on}),
     do: refused(on, make_ref(), Caller.no_objects())
 
+  def start(request, %{stream_to: pid} = options) when pid != nil do
+    {feeder, ref} = Py.Stream.to(pid, request, options)
+    new(options.on, ref, {:py_stream, feeder}, nil)
+  end
+
   def start(request, %{on: {pool, node} = on, timeout: timeout}) do
     owner = self()
     ref = make_ref()
@@ -39,6 +45,9 @@ defmodule Py.Future do
 
     new(on, ref, proxy, nil)
   end
+
+  def start(request, %{on: session} = options) when is_pid(session) and node(session) != node(),
+    do: start(request, %{options | on: {session, node(session)}})
 
   def start(request, %{on: name, timeout: timeout}) do
     ref = make_ref()
@@ -53,6 +62,7 @@ defmodule Py.Future do
   @spec await(t, timeout) :: Caller.result()
   def await(%__MODULE__{ref: ref} = future, timeout) do
     check!(future)
+    check_result!(future)
 
     receive do
       {:py_result, ^ref, result} -> take(future, result)
@@ -65,6 +75,7 @@ defmodule Py.Future do
   @spec yield(t, timeout) :: Caller.result() | nil
   def yield(%__MODULE__{ref: ref} = future, timeout) do
     check!(future)
+    check_result!(future)
 
     receive do
       {:py_result, ^ref, result} -> take(future, result)
@@ -87,7 +98,7 @@ defmodule Py.Future do
   end
 
   defp submit(pool, ref, request, timeout) do
-    span = Telemetry.start(pool, request)
+    span = Telemetry.start(pool, request, ref)
 
     case Caller.submit(pool, ref, Process.group_leader(), request, timeout) do
       {:error, error} -> %{refused(pool.name, ref, error) | span: span}
@@ -127,6 +138,13 @@ defmodule Py.Future do
   end
 
   defp halt(%{ticket: nil}), do: :replied
+
+  defp halt(%{ticket: {:py_stream, feeder}, ref: ref}) do
+    if feeder, do: Feeder.stop(feeder, Process.monitor(feeder))
+    Py.Stream.flush(ref)
+    :cancelled
+  end
+
   # Signals of one process arrive in order: when its end is known, so is its reply.
   defp halt(%{ticket: proxy, ref: ref}) when is_pid(proxy) do
     monitor = Process.monitor(proxy)
@@ -160,6 +178,13 @@ defmodule Py.Future do
           "this future was awaited or cancelled already: its result is given once"
         )
   end
+
+  defp check_result!(%{ticket: {:py_stream, _feeder}}) do
+    raise ArgumentError,
+          "the items of this future go to the process of stream_to:, as messages; there is no result to await"
+  end
+
+  defp check_result!(_future), do: :ok
 
   defp check_owner!(%{owner: owner}) when owner == self(), do: :ok
 

@@ -18,10 +18,12 @@ defmodule Py.Native do
   def answer(_number, _answer), do: not_loaded()
   def answer_large(_number, _answer), do: not_loaded()
   def abandon_questions, do: not_loaded()
+  def asker(_number), do: not_loaded()
 
   # A pool
   def open_pool(_size, _max_queue, _grace), do: not_loaded()
   def start_pool(_pool, _ref, _group_leader, _config, _timeout), do: not_loaded()
+  def pool_id(_pool), do: not_loaded()
   def close_pool(_pool), do: not_loaded()
   def info(_pool), do: not_loaded()
   def stacktrace(_pool, _tag), do: not_loaded()

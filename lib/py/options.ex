@@ -20,7 +20,11 @@ defmodule Py.Options do
       doc:
         "milliseconds or `:infinity`; one deadline that includes waiting in the queue. Default: the pool's, which is `30_000`"
     ],
-    on: [type: :pool, default: Py, doc: "the name of a pool, or `{pool, node}`"],
+    on: [
+      type: :pool,
+      default: Py,
+      doc: "the name of a pool, `{pool, node}`, or a session: see `Py.Session`"
+    ],
     return: [
       type: {:in, [:value, :object]},
       default: :value,
@@ -31,6 +35,35 @@ defmodule Py.Options do
       default: false,
       doc:
         "says that the function returns within a fraction of a millisecond: run it on the calling scheduler, where Python is free and that is safe, else through the queue, with the same result. See `Py.Pool.info/1` for why it is not"
+    ],
+    progress: [
+      type: {:function, 3},
+      default: nil,
+      doc:
+        "a function of `done, total, note`, called with what Python gives to `erlang.progress`; see \"Progress\" in `Py`. With `on: {pool, node}` it runs on that node"
+    ],
+    traceparent: [
+      type: :traceparent,
+      default: nil,
+      doc:
+        "the trace that the call is part of, as in the HTTP header of that name; see \"Telemetry\" in `Py`. Default: `traceparent` of the caller's Logger metadata"
+    ]
+  ]
+
+  @stream [
+    buffer: [
+      type: :positive,
+      default: 256,
+      doc: "how many items Python may be ahead of the consumer"
+    ]
+  ]
+
+  @stream_to [
+    stream_to: [
+      type: :pid,
+      default: nil,
+      doc:
+        "a process that gets the items of the iterable that is returned, each as a message: see `Py.Stream`"
     ]
   ]
 
@@ -84,6 +117,12 @@ defmodule Py.Options do
         "code that runs once before the pool serves; its names are visible to all code of the pool"
     ],
     paths: [type: {:list, :text}, default: [], doc: "folders put in front of `sys.path`"],
+    expose: [
+      type: :modules,
+      default: [],
+      doc:
+        "modules whose public functions Python code of this pool may call, as `erlang.call(\"MyApp.Tools.search\", ...)`, besides those of `Py.register/3`"
+    ],
     env: [
       type: :env,
       default: %{},
@@ -121,6 +160,11 @@ defmodule Py.Options do
       default: nil,
       doc:
         "bytes of address space that a worker process may have; beyond it Python raises `MemoryError`"
+    ],
+    max_sessions: [
+      type: :limit,
+      default: :infinity,
+      doc: "how many sessions there may be; beyond it to start one is `:overloaded`"
     ],
     python: [
       type: :text,
@@ -175,6 +219,27 @@ defmodule Py.Options do
     ]
   ]
 
+  @session [
+    on: [type: :pool_name, default: Py, doc: "the name of a pool"],
+    name: [type: :name, default: nil, doc: "an atom, by which `on:` finds the session"],
+    thread: [
+      type: :boolean,
+      default: false,
+      doc:
+        "all that runs in the session runs on one thread of its own, as `sqlite3`, CUDA contexts and `threading.local` want it"
+    ],
+    timeout: [
+      type: :timeout,
+      default: nil,
+      doc: "milliseconds that it may take to start it. Default: the pool's"
+    ]
+  ]
+
+  @idle_timeout [
+    type: :limit,
+    doc: "milliseconds without a call after which the session ends by itself"
+  ]
+
   @channel [
     name: [type: :name, default: nil, doc: "an atom, by which Elixir and Python find the channel"],
     max_size: [
@@ -186,18 +251,37 @@ defmodule Py.Options do
 
   @schemas %{
     call: @call,
+    async_call: @call ++ @stream_to ++ @stream,
+    stream: Keyword.drop(@call, [:return, :inline]) ++ @stream,
+    session: @session ++ [idle_timeout: [default: :infinity] ++ @idle_timeout],
+    kept_session:
+      Keyword.delete(@session, :name) ++ [idle_timeout: [default: 300_000] ++ @idle_timeout],
     code: Keyword.delete(@call, :kwargs) ++ @place,
-    getattr: Keyword.delete(@call, :kwargs),
+    getattr: Keyword.drop(@call, [:kwargs, :progress, :traceparent]),
     gather: Keyword.drop(@call, [:kwargs, :inline]),
-    cast: Keyword.take(@call, [:kwargs, :timeout, :on]),
+    cast: Keyword.take(@call, [:kwargs, :timeout, :on, :progress, :traceparent]),
     reload: @short,
     pool: @pool,
     script: @script,
-    channel: @channel
+    channel: @channel,
+    session_call: Keyword.take(@call, [:timeout])
   }
 
   @type schema ::
-          :call | :code | :getattr | :gather | :cast | :reload | :pool | :script | :channel
+          :call
+          | :async_call
+          | :stream
+          | :code
+          | :getattr
+          | :gather
+          | :cast
+          | :reload
+          | :pool
+          | :script
+          | :channel
+          | :session
+          | :kept_session
+          | :session_call
 
   for {name, schema} <- @schemas do
     @defaults Map.new(schema, fn {key, facts} -> {key, facts[:default]} end)
@@ -283,6 +367,8 @@ defmodule Py.Options do
     "option #{key}: of #{who} must be #{expected}, got: #{inspect(value)}"
   end
 
+  defp cast(:pid, value) when is_pid(value) or is_nil(value), do: {:ok, value}
+  defp cast(:pid, _value), do: {:error, "a pid"}
   defp cast(:boolean, value) when is_boolean(value), do: {:ok, value}
   defp cast(:boolean, _value), do: {:error, "true or false"}
   defp cast(:timeout, :infinity), do: {:ok, :infinity}
@@ -317,15 +403,33 @@ defmodule Py.Options do
     do: {:ok, value}
 
   defp cast(:name, _value), do: {:error, "an atom"}
+
+  defp cast(:pool_name, value) when is_atom(value) and value not in [nil, true, false],
+    do: {:ok, value}
+
+  defp cast(:pool_name, _value), do: {:error, "the name of a pool"}
+  defp cast(:pool, session) when is_pid(session), do: {:ok, session}
   defp cast(:pool, {pool, node}) when is_atom(pool) and is_atom(node), do: {:ok, {pool, node}}
 
   defp cast(:pool, value) when is_atom(value) and value not in [nil, true, false],
     do: {:ok, value}
 
-  defp cast(:pool, _value), do: {:error, "the name of a pool, or {pool, node}"}
+  defp cast(:pool, _value), do: {:error, "the name of a pool, {pool, node}, or a session"}
   defp cast(:code, %Py.Code{} = code), do: {:ok, code}
   defp cast(:code, value) when is_binary(value) or is_nil(value), do: {:ok, value}
   defp cast(:code, _value), do: {:error, "a string or ~P code"}
+
+  defp cast(:traceparent, nil), do: {:ok, nil}
+
+  defp cast(:traceparent, value) do
+    if Py.Trace.parent?(value),
+      do: {:ok, value},
+      else: {:error, "like \"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\""}
+  end
+
+  defp cast({:function, _arity}, nil), do: {:ok, nil}
+  defp cast({:function, arity}, value) when is_function(value, arity), do: {:ok, value}
+  defp cast({:function, arity}, _value), do: {:error, "a function of arity #{arity}"}
 
   defp cast({:in, values}, value) do
     if value in values, do: {:ok, value}, else: {:error, "one of #{list(values)}"}
@@ -334,6 +438,16 @@ defmodule Py.Options do
   defp cast({:list, :text}, value) do
     strings? = is_list(value) and Enum.all?(value, &is_binary/1)
     if strings?, do: {:ok, value}, else: {:error, "a list of strings"}
+  end
+
+  defp cast(:modules, value) do
+    atoms? = is_list(value) and Enum.all?(value, &is_atom/1)
+
+    case atoms? && Enum.find(value, &(not Code.ensure_loaded?(&1))) do
+      nil -> {:ok, value}
+      false -> {:error, "a list of modules"}
+      module -> {:error, "a list of modules, and there is no #{inspect(module)}"}
+    end
   end
 
   defp cast(:env, value) do

@@ -6,6 +6,8 @@ defmodule Py.Output do
 
   use GenServer
 
+  alias Py.Telemetry
+
   @spec start_link(term) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
@@ -22,6 +24,12 @@ defmodule Py.Output do
   @impl true
   def handle_info({:py_log, level, message, facts}, state) do
     :logger.log(level, String.to_charlist(message), metadata(facts))
+    {:noreply, state}
+  end
+
+  # What nobody waits for comes here, where it stays in its order.
+  def handle_info({:py_tell, what, span}, state) do
+    Telemetry.told(what, span)
     {:noreply, state}
   end
 

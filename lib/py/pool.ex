@@ -55,11 +55,23 @@ defmodule Py.Pool do
 
   use GenServer
 
-  alias Py.{Aside, Error, Native, Options, Runtime, Switchboard, Telemetry, Workers}
+  alias Py.{Aside, Error, Exposed, Native, Options, Runtime, Switchboard, Telemetry, Workers}
   alias Py.Pool.Startup
 
   @enforce_keys [:name, :in, :timeout, :telemetry?]
-  defstruct [:name, :in, :native, :board, :timeout, :telemetry?, :pid, :python]
+  defstruct [
+    :name,
+    :in,
+    :native,
+    :board,
+    :timeout,
+    :telemetry?,
+    :pid,
+    :python,
+    :home,
+    :session,
+    :max_sessions
+  ]
 
   @typedoc "What a call needs to know of a pool; read without a process."
   @type t :: %__MODULE__{
@@ -70,7 +82,10 @@ defmodule Py.Pool do
           timeout: timeout,
           telemetry?: boolean,
           pid: pid,
-          python: Py.Python.t()
+          python: Py.Python.t(),
+          home: non_neg_integer | {:choose | non_neg_integer, Py.Tenants.key()} | nil,
+          max_sessions: pos_integer | :infinity,
+          session: Py.Tenants.key() | nil
         }
 
   @doc """
@@ -352,7 +367,8 @@ defmodule Py.Pool do
       in: :process,
       board: board,
       timeout: options.timeout,
-      telemetry?: Telemetry.loaded?()
+      telemetry?: Telemetry.loaded?(),
+      max_sessions: options.max_sessions
     }
 
     resized(pool, options.size)
@@ -393,18 +409,28 @@ defmodule Py.Pool do
   @impl true
   def terminate(_reason, pool) do
     mark(pool.name, :stopped)
-    Native.close_pool(pool.native)
+    close(pool.native)
   end
+
+  defp close(native) do
+    Exposed.forget(asker(native))
+    Native.close_pool(native)
+  end
+
+  defp asker(native), do: {:node, Native.pool_id(native)}
 
   defp open(options, python) do
     %{name: name, size: size, max_queue: max_queue, grace: grace} = options
+    native = Native.open_pool(size, max_queue, grace)
+    Exposed.put(asker(native), options.expose)
 
     %__MODULE__{
       name: name,
       in: :thread,
-      native: Native.open_pool(size, max_queue, grace),
+      native: native,
       timeout: options.timeout,
       telemetry?: Telemetry.loaded?(),
+      max_sessions: options.max_sessions,
       pid: self(),
       python: python
     }
@@ -422,7 +448,7 @@ defmodule Py.Pool do
         :ok
 
       {:py_result, ^ref, {:error, error}} ->
-        Native.close_pool(pool.native)
+        close(pool.native)
         {:error, error}
     end
   end

@@ -61,8 +61,8 @@ defmodule Py.Remote do
   end
 
   defp perform(pool, request, timeout, monitor) do
-    span = Telemetry.start(pool, request)
     tag = make_ref()
+    span = Telemetry.start(pool, request, tag)
     ticket = Caller.submit(pool, tag, Process.group_leader(), request, timeout)
 
     case ticket do

@@ -11,6 +11,7 @@ defmodule Py.Switchboard do
 
   alias Py.Switchboard.{
     Casualties,
+    Homes,
     Listener,
     Overdue,
     Queue,
@@ -33,6 +34,8 @@ defmodule Py.Switchboard do
     :roster,
     requests: %{},
     queue: Queue.new(),
+    # Those that wait for one worker and no other, by its number.
+    homes: %{},
     returned: [],
     next_id: 1,
     # Requests below `young` have been there for a tick at least; `old` are those of them that still are, and the
@@ -69,6 +72,7 @@ defmodule Py.Switchboard do
     Process.flag(:trap_exit, true)
     Survivor.watch(options.name)
     Pool.mark(options.name, :starting)
+    Py.Exposed.put(self(), options.expose)
 
     load_all(options.name)
 
@@ -82,6 +86,7 @@ defmodule Py.Switchboard do
     else
       {:error, error} ->
         Pool.mark(options.name, :stopped)
+        Py.Exposed.forget(self())
         {:stop, {:shutdown, error}}
     end
   end
@@ -158,6 +163,7 @@ defmodule Py.Switchboard do
   @impl true
   def terminate(_reason, state) do
     Pool.mark(state.pool.name, :stopped)
+    Py.Exposed.forget(self())
     error = Pool.Startup.stopped(state.pool.name)
     for {_id, request} <- state.requests, do: Request.answer(request, {:error, error})
     Template.stop(state.template)
@@ -234,6 +240,9 @@ defmodule Py.Switchboard do
   @impl true
   def handle_info({:py_call, request}, state),
     do: {:noreply, request |> Requests.take(state) |> Requests.dispatch()}
+
+  def handle_info({:py_leave, key}, state),
+    do: {:noreply, state |> Homes.leave(key) |> Staff.stop_idle() |> Requests.dispatch()}
 
   def handle_info({:py_left, number, left}, state),
     do: {:noreply, state |> Requests.left(number, left) |> Requests.dispatch()}

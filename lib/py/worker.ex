@@ -44,6 +44,8 @@ defmodule Py.Worker do
     page: nil,
     # Processes that read a segment of its own, by the segment's id.
     readers: %{},
+    # Who stays with it, by their keys: see `Py.Switchboard.Homes`.
+    guests: %{},
     # Frames that go out with the next write.
     outgoing: []
   ]
@@ -187,7 +189,7 @@ defmodule Py.Worker do
     ArgumentError -> :ok
   end
 
-  @doc "Hands on what Python code asks, with the pid of whoever made the call. It may be made up by that code."
+  @doc "Hands on what Python code asks, with who made the call, and its reference. It may be made up by that code."
   @spec ask(binary, port, map) :: term
   def ask(message, port, requests) do
     with {:py_ask, number, id, what} when is_integer(number) <-
@@ -202,7 +204,7 @@ defmodule Py.Worker do
 
   defp caller(requests, id) do
     case requests do
-      %{^id => %{from: from}} -> from
+      %{^id => %{from: from, ref: ref}} when is_pid(from) -> {from, ref}
       _of_no_request -> nil
     end
   end
@@ -261,7 +263,8 @@ defmodule Py.Worker do
 
   @doc "Has it nothing to do?"
   @spec idle?(t) :: boolean
-  def idle?(worker), do: worker.load == 0 and worker.awaiting == 0 and Lane.free?(worker)
+  def idle?(worker),
+    do: worker.load == 0 and worker.awaiting == 0 and worker.guests == %{} and Lane.free?(worker)
 
   @doc "Writes what waits to go out."
   @spec flush(t) :: t

@@ -26,14 +26,14 @@ defmodule Py.Workers do
   end
 
   def run(pool, request, timeout) do
-    span = Telemetry.start(pool, request)
     ref = make_ref()
+    span = Telemetry.start(pool, request, ref)
 
     {verb, iovec} = Frame.encode(Process.group_leader(), request)
     deadline = Frame.deadline(timeout)
 
     {result, run} =
-      case Lane.ask(pool, ref, verb, deadline, iovec) do
+      case in_lane(pool, ref, verb, deadline, iovec) do
         {:answer, kind, run, bytes} -> {Frame.result(kind, bytes), run}
         :left -> wait(pool, ref)
         :busy -> ask_and_wait(pool, ref, request, verb, iovec, deadline)
@@ -42,6 +42,12 @@ defmodule Py.Workers do
     Telemetry.stop(span, run, result)
     result
   end
+
+  # The lane may lead to any worker.
+  defp in_lane(%{home: nil} = pool, ref, verb, deadline, iovec),
+    do: Lane.ask(pool, ref, verb, deadline, iovec)
+
+  defp in_lane(_pool, _ref, _verb, _deadline, _iovec), do: :busy
 
   defp ask_and_wait(pool, ref, request, verb, iovec, deadline) do
     case ask(pool, request, iovec, %Request{ref: ref, mode: :raw, verb: verb, deadline: deadline}) do
@@ -97,7 +103,16 @@ defmodule Py.Workers do
     if Pool.admit?(pool) do
       {body, shared} = body(iovec, pool)
       subject = if shared, do: Request.subject(request)
-      asked = %{asked | from: self(), body: body, shared: shared, subject: subject}
+
+      asked = %{
+        asked
+        | from: self(),
+          body: body,
+          shared: shared,
+          subject: subject,
+          home: pool.home
+      }
+
       send(pool.pid, {:py_call, asked})
       :ok
     else

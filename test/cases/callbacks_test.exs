@@ -159,6 +159,94 @@ defmodule Py.Cases.CallbacksTest do
     assert_received {:ok, {false, [^me | _], "r1"}}
   end
 
+  test "any number at the same time, in coroutines", %{pool: pool} = context do
+    me = self()
+
+    register(context, fn n ->
+      send(me, {:waits, n, self()})
+      receive(do: (:go -> n))
+    end)
+
+    code =
+      "import asyncio, erlang\nawait asyncio.gather(*(erlang.acall('#{context.name}', n) for n in range(100)))"
+
+    task = Task.async(fn -> eval(pool, code) end)
+
+    functions =
+      for n <- 0..99 do
+        assert_receive {:waits, ^n, function}, 10_000
+        function
+      end
+
+    Enum.each(functions, &send(&1, :go))
+    assert Task.await(task, 20_000) == {:ok, Enum.to_list(0..99)}
+  end
+
+  test "a coroutine that is cancelled ends what it waits for", %{pool: pool} = context do
+    me = self()
+
+    register(context, fn ->
+      send(me, {:waits, self()})
+      Process.sleep(:infinity)
+    end)
+
+    future = Py.async_call(:erlang, :acall, [context.name], on: pool)
+    assert_receive {:waits, function}, 10_000
+    monitor = Process.monitor(function)
+    assert Py.cancel(future) == :ok
+    assert_receive {:DOWN, ^monitor, :process, ^function, :killed}, 10_000
+  end
+
+  test "in that name from threads, tasks and executors of asyncio too", context do
+    me = self()
+    Logger.metadata(request: "r2")
+    register(context, fn -> {Process.get(:"$callers"), Logger.metadata()[:request]} end)
+    name = context.name
+
+    codes = [
+      "erlang.#{name}()",
+      "[await asyncio.sleep(0), erlang.#{name}()][1]",
+      "await erlang.acall('#{name}')",
+      "await asyncio.to_thread(erlang.#{name})",
+      "(await asyncio.gather(asyncio.create_task(erlang.acall('#{name}'))))[0]",
+      """
+      found = []
+      thread = threading.Thread(target=lambda: found.append(erlang.#{name}()))
+      thread.start(); thread.join()
+      found[0]
+      """,
+      """
+      found = []
+      def inner(): found.append(erlang.#{name}())
+      def outer():
+          thread = threading.Thread(target=inner)
+          thread.start(); thread.join()
+      await asyncio.to_thread(outer)
+      found[0]
+      """
+    ]
+
+    for code <- codes do
+      result = eval(context.pool, "import asyncio, erlang, threading\n" <> code)
+      assert {:ok, {[^me | _], "r2"}} = result, inspect({code, result})
+    end
+  end
+
+  test "a thread that outlives its call asks in nobody's name", %{pool: pool} = context do
+    me = self()
+    register(context, fn -> send(me, {:asked, Process.get(:"$callers")}) && nil end)
+
+    code = """
+    import builtins, erlang, threading
+    builtins.py_go = threading.Event()
+    threading.Thread(target=lambda: builtins.py_go.wait() and erlang.#{context.name}()).start()
+    """
+
+    assert exec(pool, code) == :ok
+    assert exec(pool, "import builtins; builtins.py_go.set()") == :ok
+    assert_receive {:asked, nil}, 5_000
+  end
+
   @tag pool: [size: 1]
   test "to any depth, into the same pool", %{pool: pool} = context do
     register(context, fn

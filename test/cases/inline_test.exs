@@ -200,7 +200,7 @@ defmodule Py.Cases.InlineTest do
   test "a loop ends with its time, and does not close the VM", %{pool: pool} do
     {ms, result} = timed(fn -> inline(pool, "while True: pass", %{}, timeout: 100) end)
     assert %{kind: :timeout} = error(result)
-    assert ms in 95..2_000
+    assert ms in 95..10_000
     # The next call on this thread does not feel it.
     for _ <- 1..50, do: assert(inline(pool, "sum(range(10))") == {:ok, 45})
 
@@ -218,7 +218,7 @@ defmodule Py.Cases.InlineTest do
       timed(fn -> inline(pool, "while True: 'five seconds'", %{}, timeout: :infinity) end)
 
     assert %{kind: :timeout, message: message} = error(result)
-    assert message =~ "inline" and ms in 4_900..8_000
+    assert message =~ "inline" and ms in 4_900..20_000
   end
 
   test "a pool that stops or is not there is the same error", %{pool: pool, pool_pid: pid} do

@@ -87,6 +87,84 @@ defmodule Py.Cases.OutputTest do
     assert capture_io(fn -> :ok = exec(pool, bytes) end) == "é\uFFFD"
   end
 
+  # Writes to the stream that it is given all that is troublesome.
+  @writes """
+  import asyncio, sys, threading
+  from concurrent.futures import ThreadPoolExecutor
+
+  def write(stream):
+      stream.write("part")
+      stream.write("ial\\0")
+      for percent in (50, 100): stream.write(f"\\r{percent}%")
+      for byte in b"\\xff" + "é".encode(): stream.buffer.write(bytes([byte]))
+      print(" tail", end="", file=stream)
+
+  async def write_awaited(stream):
+      await asyncio.sleep(0)
+      write(stream)
+  """
+  @written "partial\0\r50%\r100%\uFFFDé tail"
+
+  test "95. partial lines, NUL, bars and bytes that are no text, from wherever it is written", %{
+    pool: pool
+  } do
+    for stream <- ["sys.stdout", "sys.stderr"],
+        place <- [
+          "write(s)",
+          "t = threading.Thread(target=write, args=(s,)); t.start(); t.join()",
+          "with ThreadPoolExecutor(1) as executor: executor.submit(write, s).result()",
+          "kept = ThreadPoolExecutor(1); kept.submit(write, s).result()",
+          "await write_awaited(s)",
+          "await asyncio.create_task(write_awaited(s))",
+          "await asyncio.to_thread(write, s)"
+        ] do
+      code = "#{@writes}\ns = #{stream}\n#{place}"
+      run = fn -> :ok = exec(pool, code) end
+
+      written = if stream == "sys.stdout", do: capture_io(run), else: capture_io(:stderr, run)
+
+      assert written == @written, "#{place} on #{stream}: #{inspect(written)}"
+    end
+  end
+
+  test "95. a bar is seen while it is drawn", %{pool: pool} do
+    me = self()
+
+    leader =
+      spawn_link(fn ->
+        Enum.each(Stream.cycle([1]), fn _ ->
+          receive do
+            {:io_request, from, as, {:put_chars, :unicode, text}} ->
+              send(me, {:printed, text})
+              send(from, {:io_reply, as, :ok})
+          end
+        end)
+      end)
+
+    # Waits for the test, which has to have seen it before.
+    seen = fn ->
+      send(me, {:waits, self()})
+      receive(do: (:go -> nil))
+    end
+
+    code = "for n in range(3):\n  print(f'\\r{n}/3', end='')\n  seen()"
+
+    task =
+      Task.async(fn ->
+        Process.group_leader(self(), leader)
+        exec(pool, code, %{seen: seen})
+      end)
+
+    for n <- 0..2 do
+      assert_receive {:waits, function}, 10_000
+      assert_receive {:printed, text}, 10_000
+      assert text == "\r#{n}/3"
+      send(function, :go)
+    end
+
+    assert Task.await(task) == :ok
+  end
+
   test "95. what is printed while it is redirected, closed or replaced", %{pool: pool} do
     code =
       "import contextlib, io\nb = io.StringIO()\nwith contextlib.redirect_stdout(b):\n  print('in')\nprint('out')\nb.getvalue()"
@@ -125,6 +203,36 @@ defmodule Py.Cases.OutputTest do
     assert capture_io(:stderr, fn -> :ok = exec(pool, raise) end) =~ "ZeroDivisionError"
     exit = "import threading, sys\nt = threading.Thread(target=sys.exit)\nt.start(); t.join()"
     assert capture_io(:stderr, fn -> :ok = exec(pool, exit) end) == ""
+  end
+
+  test "95. warnings from threads and tasks, and as logs", %{pool: pool} do
+    for {n, place} <- [
+          {1, "t = threading.Thread(target=warn); t.start(); t.join()"},
+          {2, "await asyncio.to_thread(warn)"},
+          {3, "await asyncio.sleep(0)\nwarn()"}
+        ] do
+      code =
+        "import asyncio, threading, warnings\ndef warn(): warnings.warn('careful #{n}')\n#{place}"
+
+      written = capture_io(:stderr, fn -> :ok = exec(pool, code) end)
+      assert written =~ "UserWarning: careful #{n}"
+    end
+
+    log =
+      capture_log(fn ->
+        code = """
+        import logging, warnings
+        logging.captureWarnings(True)
+        try: warnings.warn("careful in the log")
+        finally: logging.captureWarnings(False)
+        """
+
+        assert capture_io(:stderr, fn -> :ok = exec(pool, code) end) == ""
+        Py.Output.flush()
+      end)
+
+    assert log =~ "[warn"
+    assert log =~ "UserWarning: careful in the log"
   end
 
   test "95. stderr is separate", %{pool: pool} do
@@ -200,6 +308,63 @@ defmodule Py.Cases.OutputTest do
     assert leader == Process.group_leader()
     assert metadata.python.logger == "app.db"
     assert metadata.python.function == "<module>"
+    assert metadata.python.module == "db"
+  end
+
+  @tag :capture_log
+  test "99. module, function and line are those of the place, the group leader that of the call",
+       %{
+         pool: pool
+       } do
+    Py.LogCollector.attach(self())
+
+    code = """
+    import asyncio, logging, threading
+    log = logging.getLogger("app.places")
+    def inner():
+        log.error("said")
+    async def awaited():
+        await asyncio.sleep(0)
+        inner()
+    """
+
+    for {place, thread} <- [
+          {"inner()", nil},
+          {"t = threading.Thread(target=inner, name='own'); t.start(); t.join()", "own"},
+          {"await awaited()", nil},
+          {"await asyncio.to_thread(inner)", nil}
+        ] do
+      leader = spawn(fn -> Process.sleep(:infinity) end)
+
+      task =
+        Task.async(fn ->
+          Process.group_leader(self(), leader)
+          exec(pool, code <> place, %{}, file: "app/places.py")
+        end)
+
+      assert Task.await(task, 20_000) == :ok
+      assert_receive {:log, :error, "said", metadata}, 5_000
+      assert %{gl: ^leader, line: 4, file: ~c"app/places.py"} = metadata
+      assert %{module: "places", function: "inner", logger: "app.places"} = metadata.python
+      if thread, do: assert(metadata.python.thread == thread)
+      Process.exit(leader, :kill)
+    end
+
+    Py.LogCollector.detach()
+  end
+
+  test "99. the level of Elixir's Logger filters too", %{pool: pool} do
+    Py.LogCollector.attach(self())
+    level = Logger.level()
+    Logger.configure(level: :error)
+    code = "import logging\nlogging.warning('not heard')\nlogging.error('heard')"
+    log = capture_log(fn -> exec(pool, code) && Py.Output.flush() end)
+    Logger.configure(level: level)
+    assert_received {:log, :error, "heard", _metadata}
+    refute_received {:log, :warning, "not heard", _metadata}
+    Py.LogCollector.detach()
+    assert log =~ "heard"
+    refute log =~ "not heard"
   end
 
   test "99. once, however often logging is configured", %{pool: pool} do
@@ -214,6 +379,16 @@ defmodule Py.Cases.OutputTest do
         Py.Output.flush()
       end)
 
+    assert log |> String.split("once only") |> length() == 2
+
+    again = """
+    import importlib, logging, logging.config
+    logging.config.dictConfig({"version": 1, "incremental": True, "root": {"level": "INFO"}})
+    try: logging.info("once only")
+    finally: logging.getLogger().setLevel("WARNING")
+    """
+
+    log = capture_log(fn -> :ok = exec(pool, again) && Py.Output.flush() end)
     assert log |> String.split("once only") |> length() == 2
   end
 

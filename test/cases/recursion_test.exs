@@ -23,10 +23,13 @@ defmodule Py.Cases.RecursionTest do
   result[0]
   """
 
+  # Some of it takes seconds, and on a busy machine more of them.
+  @long [timeout: 170_000]
+
   for {name, code} <- Py.Recursion.cases() do
     @tag code: code
     test name, %{pool: pool, code: code} do
-      harmless(eval(pool, code))
+      harmless(eval(pool, code, %{}, @long))
       assert eval(pool, "1+1") == {:ok, 2}
     end
 
@@ -34,19 +37,19 @@ defmodule Py.Cases.RecursionTest do
     test name <> ", while another call has the main thread", %{pool: pool, code: code} do
       blocker = Py.async_call(:time, :sleep, [60], on: pool)
       eventually(fn -> Py.Pool.info(pool).running == 1 end)
-      harmless(eval(pool, code))
+      harmless(eval(pool, code, %{}, @long))
       assert Py.cancel(blocker) == :ok
     end
 
     @tag code: code
     test name <> ", in a coroutine", %{pool: pool, code: code} do
-      harmless(eval(pool, @in_coroutine <> code))
+      harmless(eval(pool, @in_coroutine <> code, %{}, @long))
       assert eval(pool, @in_coroutine <> "2") == {:ok, 2}
     end
 
     @tag code: code
     test name <> ", in a thread of Python's", %{pool: pool, code: code} do
-      assert {:ok, outcome} = eval(pool, @in_thread, %{code: code})
+      assert {:ok, outcome} = eval(pool, @in_thread, %{code: code}, @long)
       assert outcome in ["returned" | @errors]
     end
   end

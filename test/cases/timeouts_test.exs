@@ -5,16 +5,16 @@ defmodule Py.Cases.TimeoutsTest do
   @endless "sum(1 for _ in iter(int, 1))"
 
   test "25. a sleep beyond its timeout", %{pool: pool} do
-    {ms, result} = timed(fn -> call(pool, :time, :sleep, [1], [], timeout: 100) end)
+    {ms, result} = timed(fn -> call(pool, :time, :sleep, [60], [], timeout: 100) end)
     assert error(result).kind == :timeout
-    assert ms < 1_400
+    assert ms < 10_000
     assert eval(pool, "1+1") == {:ok, 2}
   end
 
   test "26. an endless loop", %{pool: pool} do
     {ms, result} = timed(fn -> eval(pool, @endless, %{}, timeout: 500) end)
     assert error(result).kind == :timeout
-    assert ms < 1_400
+    assert ms < 10_000
     assert eval(pool, "1+1") == {:ok, 2}
   end
 
@@ -84,10 +84,10 @@ defmodule Py.Cases.TimeoutsTest do
   end
 
   test "30. a sleep that is cancelled is over", %{pool: pool} do
-    future = Py.async_call(:time, :sleep, [2], on: pool)
+    future = Py.async_call(:time, :sleep, [60], on: pool)
     {ms, result} = timed(fn -> Py.await(future, 200) end)
     assert error(result).kind == :timeout
-    assert ms < 2_200
+    assert ms < 10_000
     assert eval(pool, "1+1") == {:ok, 2}
   end
 
@@ -151,7 +151,7 @@ defmodule Py.Cases.TimeoutsTest do
     blocker = Py.async_call(:time, :sleep, [60], on: pool)
     {ms, result} = timed(fn -> call(pool, :math, :sqrt, [4], [], timeout: 100) end)
     assert error(result).kind == :timeout
-    assert ms >= 100 and ms < 1_000
+    assert ms >= 100 and ms < 10_000
     assert Py.cancel(blocker) == :ok
     assert call(pool, :math, :sqrt, [4]) == {:ok, 2.0}
   end
@@ -176,7 +176,7 @@ defmodule Py.Cases.TimeoutsTest do
 
     {ms, result} = timed(fn -> eval(pool, "import builtins; builtins.py_case_12") end)
     assert result == {:ok, []}
-    assert ms < 1_000
+    assert ms < 10_000
   end
 
   @tag parallel: 16
@@ -193,17 +193,17 @@ defmodule Py.Cases.TimeoutsTest do
 
   @tag parallel: 16
   test "many calls that block at once do not wait for each other", %{pool: pool} do
-    calls = for _ <- 1..16, do: {:time, :sleep, [0.3]}
+    calls = for _ <- 1..16, do: {:time, :sleep, [2]}
     {ms, results} = timed(fn -> Py.gather(calls, on: pool) end)
     assert Enum.all?(results, &(&1 == {:ok, nil}))
-    assert ms < 2_000
+    assert ms < 20_000
   end
 
   test "a thousand coroutines sleep at once", %{pool: pool} do
-    calls = for _ <- 1..1000, do: {:asyncio, :sleep, [0.1]}
+    calls = for _ <- 1..1000, do: {:asyncio, :sleep, [1]}
     {ms, results} = timed(fn -> Py.gather(calls, on: pool) end)
     assert Enum.all?(results, &(&1 == {:ok, nil}))
-    assert ms < 2_000
+    assert ms < 20_000
   end
 
   @slow_class """
@@ -225,7 +225,7 @@ defmodule Py.Cases.TimeoutsTest do
         timed(fn -> eval(context.pool, context.code, %{}, [timeout: 100] ++ context.way) end)
 
       assert error(result).kind == :timeout
-      assert ms < 1_500
+      assert ms < 10_000
       assert eval(context.pool, "1", %{}, context.way) == {:ok, 1}
       eventually(fn -> Py.Pool.info(context.pool).running == 0 end)
     end

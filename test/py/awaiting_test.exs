@@ -8,16 +8,16 @@ defmodule Py.AwaitingTest do
 
   setup do
     pid = Awaiting.open({:node, 1})
-    on_exit(fn -> Awaiting.perform("close", [pid]) end)
+    on_exit(fn -> Awaiting.perform("close", [pid], %Py.Asker{}) end)
     %{pid: pid, channel: Channel.new()}
   end
 
   defp ask(pid, number, question),
-    do: assert(Awaiting.perform("ask", [pid, number, question]) == {:ok, nil})
+    do: assert(Awaiting.perform("ask", [pid, number, question], %Py.Asker{}) == {:ok, nil})
 
   defp get(channel), do: {:channel, "get", [channel.pid, nil]}
-  defp hear(pid, heard), do: Awaiting.perform("hear", [pid, heard])
-  defp fetch(pid, number), do: Awaiting.perform("fetch", [pid, number])
+  defp hear(pid, heard), do: Awaiting.perform("hear", [pid, heard], %Py.Asker{})
+  defp fetch(pid, number), do: Awaiting.perform("fetch", [pid, number], %Py.Asker{})
   defp waiting(channel, n), do: eventually(fn -> Channel.info(channel).getters == n end)
 
   test "numbers are told in the order of the answers, until they were heard", context do
@@ -41,7 +41,7 @@ defmodule Py.AwaitingTest do
     ask(pid, 1, get(channel))
     hears = Task.async(fn -> hear(pid, []) end)
     assert Task.yield(hears, 1_500) == nil
-    Awaiting.perform("withdraw", [pid, 1])
+    Awaiting.perform("withdraw", [pid, 1], %Py.Asker{})
     assert Task.await(hears) == {:ok, []}
   end
 
@@ -49,7 +49,7 @@ defmodule Py.AwaitingTest do
     for n <- 1..2, do: ask(pid, n, get(channel)) && waiting(channel, n)
     Channel.put(channel, :item)
     assert hear(pid, []) == {:ok, [1]}
-    assert Awaiting.perform("withdraw", [pid, 1]) == {:ok, nil}
+    assert Awaiting.perform("withdraw", [pid, 1], %Py.Asker{}) == {:ok, nil}
     assert hear(pid, []) == {:ok, [2]}
     assert fetch(pid, 2) == {:ok, :item}
     assert {:error, {:runtime, _}} = fetch(pid, 1)
@@ -59,7 +59,7 @@ defmodule Py.AwaitingTest do
     for n <- 1..2, do: ask(pid, n, get(channel)) && waiting(channel, n)
     Channel.put(channel, :item)
     assert hear(pid, []) == {:ok, [1]}
-    Awaiting.perform("close", [pid])
+    Awaiting.perform("close", [pid], %Py.Asker{})
     waiting(channel, 0)
     assert Channel.get(channel) == {:ok, :item}
   end

@@ -6,6 +6,8 @@ defmodule Py.DoctestTest do
   doctest Py.Code
   doctest Py.Channel
   doctest Py.State
+  doctest Py.Session
+  doctest Py.Stream
   doctest Py.Future
 end
 
@@ -18,5 +20,7 @@ defmodule Py.DoctestOnProcessesTest do
   doctest Py.Code
   doctest Py.Channel
   doctest Py.State
+  doctest Py.Session
+  doctest Py.Stream
   doctest Py.Future
 end

@@ -96,4 +96,55 @@ defmodule Py.ErlangTest do
     assert :py.cast(:builtins, :int, ["ff"], %{base: 16}) == :ok
     assert :py.execution_mode() == kind
   end
+
+  test "streams are lists" do
+    assert :py.stream(:builtins, :range, [3]) == {:ok, [0, 1, 2]}
+    assert :py.stream(:builtins, :sorted, [[1, 2]], %{reverse: true}) == {:ok, [2, 1]}
+    assert :py.async_stream(:builtins, :range, [2]) == {:ok, [0, 1]}
+    assert {:error, %{kind: :python, type: "TypeError"}} = :py.stream(:builtins, :abs, [1])
+  end
+
+  test "89. a session that is bound to the calling process" do
+    assert :py.unbind() == :ok
+    assert :py.bind() == :ok
+    assert :py.bind() == :ok
+    assert :py.exec("x = 1\ndef f(n): return x + n") == :ok
+    assert :py.eval("x += 1\nx") == {:ok, 2}
+    assert :py.call(:__main__, :f, [1]) == {:ok, 3}
+    {:ok, ref} = :py.async_call(:__main__, :f, [2])
+    assert :py.await(ref) == {:ok, 4}
+    assert :py.stream(:__main__, :range, [2]) == {:ok, [0, 1]}
+    # Others are in none, and a call that says where it is to run is there.
+    assert Task.await(Task.async(fn -> :py.eval("x") end)) |> elem(0) == :error
+    assert {:error, %{type: "NameError"}} = :py.eval("x", [], on: Py)
+    assert :py.unbind() == :ok
+    assert {:error, %{type: "NameError"}} = :py.eval("x")
+  end
+
+  test "89. a function in a session of its own" do
+    inner = fn -> {:py.exec("y = 5"), :py.eval("y")} end
+    assert :py.with_context(inner) == {:ok, {:ok, 5}}
+    assert {:error, %{type: "NameError"}} = :py.eval("y")
+    assert :py.bind() == :ok
+    assert :py.exec("y = 6") == :ok
+    assert :py.with_context(inner) == {:ok, {:ok, 5}}
+    assert catch_throw(:py.with_context(fn -> throw(:ball) end)) == :ball
+    assert :py.eval("y") == {:ok, 6}
+    assert :py.unbind() == :ok
+  end
+
+  test "89. what is bound ends with its process" do
+    me = self()
+
+    process =
+      spawn(fn ->
+        :ok = :py.bind()
+        send(me, {:session, Process.get(:"$py_session")})
+        receive(do: (:never -> :ok))
+      end)
+
+    assert_receive {:session, session}, 20_000
+    Process.exit(process, :kill)
+    eventually(fn -> not Process.alive?(session) end)
+  end
 end

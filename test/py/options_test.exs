@@ -5,7 +5,8 @@ defmodule Py.OptionsTest do
 
   test "an unknown option is named, and so are the known ones" do
     message =
-      "unknown options :nope, :no for Py.call; known are :kwargs, :timeout, :on, :return, :inline"
+      "unknown options :nope, :no for Py.call; known are :kwargs, :timeout, :on, :return, :inline, " <>
+        ":progress, :traceparent"
 
     assert_raise ArgumentError, message, fn -> Py.call(:math, :sqrt, [4], nope: 1, no: 2) end
 
@@ -22,9 +23,13 @@ defmodule Py.OptionsTest do
     for {options, expected} <- [
           {[timeout: -1], "milliseconds (0 to 4294967295) or :infinity"},
           {[timeout: 1.5], "milliseconds (0 to 4294967295) or :infinity"},
-          {[on: "Py"], "the name of a pool, or {pool, node}"},
+          {[on: "Py"], "the name of a pool, {pool, node}, or a session"},
           {[return: :nope], "one of :value, :object"},
           {[inline: 1], "true or false"},
+          {[progress: &abs/1], "a function of arity 3"},
+          {[progress: :yes], "a function of arity 3"},
+          {[traceparent: "00-0-0-00"],
+           "like \"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\""},
           {[kwargs: [1]], "a keyword list or a map, with atoms or strings as keys"},
           {[kwargs: %{1 => 2}], "a keyword list or a map, with atoms or strings as keys"},
           {[kwargs: [{:a, 1} | :b]], "a keyword list or a map, with atoms or strings as keys"}

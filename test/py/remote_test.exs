@@ -43,6 +43,18 @@ defmodule Py.RemoteTest do
     assert_no_messages()
   end
 
+  test "a context goes along", %{node: node} do
+    options = [on: {@pool, node}, traceparent: traceparent()]
+    assert Py.eval("import erlang; erlang.traceparent()", %{}, options) == {:ok, traceparent()}
+
+    # Over there no function of this module is known: as one of progress, this sends the second to the first.
+    options = [on: {@pool, node}, progress: &:erlang.send/3]
+    assert Py.call(:erlang, :progress, [self(), "on its way", []], options) == {:ok, nil}
+    assert_received "on its way"
+  end
+
+  defp traceparent, do: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
   test "the deadline holds over there", %{node: node} do
     assert error(Py.call(:time, :sleep, [60], on: {@pool, node}, timeout: 50)).kind == :timeout
     eventually(fn -> info(node).running == 0 end)

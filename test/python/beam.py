@@ -32,7 +32,10 @@ class Native(ModuleType):
         self.reachable = True
         self.refusal: Exception | None = None
         self.asked: list[Any] = []
+        self.askers: list[object] = []
         self.answer: tuple[str, Any] = ("ok", None)
+        self.answers = True
+        self.request: object = None
 
     def send(self, dest: object, message: object) -> bool:
         if self.refusal is not None:
@@ -40,11 +43,21 @@ class Native(ModuleType):
         self.sent.append((dest, message))
         return self.reachable
 
-    def ask(self, kind: object, what: Any) -> tuple[str, Any]:
-        leader, question = what
+    def ask(self, kind: object, what: Any, asker: object) -> tuple[str, Any]:
+        leader, question, _span = what
         assert kind == "py_ask" and type(leader).__name__ == "Pid"
         self.asked.append(question)
+        self.askers.append(asker)
         return self.answer
+
+    def may_ask(self) -> bool:
+        return self.answers
+
+    def asker(self) -> object:
+        return self.request
+
+    def runs(self, asker: object) -> bool:
+        return asker is self.request
 
     def finish(self, handle: object, value: object, error: BaseException | None) -> None:
         self.outcomes.put((handle, value, error))

@@ -23,8 +23,8 @@ class Node:
         self.closed = threading.Semaphore(0)
         self.refusal: Answer | None = None
 
-    def ask(self, kind: object, what: Any) -> Answer:
-        _leader, (subject, operation, arguments) = what
+    def ask(self, kind: object, what: Any, _asker: object) -> Answer:
+        _leader, (subject, operation, arguments), _span = what
         assert (kind, subject) == ("py_ask", "await")
         return getattr(self, f"on_{operation}")(*arguments)  # type: ignore[no-any-return]
 

@@ -5,7 +5,7 @@ from unittest import mock
 
 import beam
 import erlang
-from erlang import _callbacks, _output
+from erlang import _awaiting, _callbacks, _output
 
 
 class Case(beam.Case):
@@ -21,11 +21,17 @@ class CallTest(Case):
         beam.native.answer = ("ok", 3)
         self.assertEqual(erlang.call("add", 1, 2, scale=3), 3)
         self.assertEqual(beam.native.asked, [("call", "add", [1, 2], {"scale": 3})])
-        self.assertEqual(asyncio.run(erlang.acall("add", 1)), 3)
+
+    def test_a_coroutine_asks_the_same_and_awaits(self) -> None:
+        with mock.patch.object(_awaiting, "ask_and_await", mock.AsyncMock(return_value=3)) as ask:
+            self.assertEqual(asyncio.run(erlang.acall("add", 1, scale=3)), 3)
+        ask.assert_awaited_once_with(("call", "add", [1], {"scale": 3}))
 
     def test_a_name_that_is_none(self) -> None:
         with self.assertRaisesRegex(TypeError, r"name of a function \(str\), got int"):
             erlang.call(3)  # type: ignore[arg-type]
+        with self.assertRaisesRegex(TypeError, r"acall\(\) expects .* got int"):
+            asyncio.run(erlang.acall(3))  # type: ignore[arg-type]
         self.assertEqual(beam.native.asked, [])
 
     def test_errors(self) -> None:

@@ -46,7 +46,7 @@ class Case(beam.Case):
 
     def nothing_more(self) -> None:
         """No outcome came twice: those of a later coroutine come after all the others."""
-        _loop.submit(999, value("last"), 999)
+        _loop.submit(999, value("last"), 999, None)
         self.assertEqual(self.outcome(), (999, "last", None))
         self.assertEqual(_loop._jobs, {})
 
@@ -72,30 +72,30 @@ class Waiting:
         return await self.future
 
     def start(self, key: int) -> None:
-        _loop.submit(key, self.run(), key)
+        _loop.submit(key, self.run(), key, None)
         assert self.entered.wait(_LONG)
 
 
 class OutcomeTest(Case):
     def test_values_and_errors(self) -> None:
         self.serve()
-        _loop.submit(1, value(5), "one")
+        _loop.submit(1, value(5), "one", None)
         self.assertEqual(self.outcome(), ("one", 5, None))
         error = ValueError()
-        _loop.submit(2, raising(error), "two")
+        _loop.submit(2, raising(error), "two", None)
         self.assertEqual(self.outcome(), ("two", None, error))
         self.nothing_more()
 
     def test_what_ends_a_process_ends_a_task(self) -> None:
         self.serve()
         for cls in (SystemExit, KeyboardInterrupt, Cancelled, GeneratorExit):
-            _loop.submit(1, raising(cls()), cls)
+            _loop.submit(1, raising(cls()), cls, None)
             self.assertEqual(self.failure(), (cls, cls))
         self.nothing_more()
 
     def test_what_is_submitted_before_the_thread_runs(self) -> None:
         for key in range(3):
-            _loop.submit(key, value(key), key)
+            _loop.submit(key, value(key), key, None)
         self.serve()
         self.assertEqual([self.outcome()[0] for _ in range(3)], [0, 1, 2])
 
@@ -104,7 +104,7 @@ class OutcomeTest(Case):
 
         def submit(first: int) -> None:
             for key in range(first, first + 250):
-                _loop.submit(key, value(-key), key)
+                _loop.submit(key, value(-key), key, None)
 
         threads = [threading.Thread(target=submit, args=(n * 250,)) for n in range(4)]
         for thread in threads:
@@ -122,26 +122,26 @@ class OutcomeTest(Case):
         context = contextvars.copy_context()
         context.run(variable.set, "caller's")
         # Both before the loop runs: it is woken once, and that in the context of the first.
-        context.run(_loop.submit, 1, read(), 1)
-        _loop.submit(2, read(), 2)
+        context.run(_loop.submit, 1, read(), 1, None)
+        _loop.submit(2, read(), 2, None)
         self.serve()
         self.assertEqual(self.outcome()[:2], (1, "caller's"))
         self.assertEqual(self.outcome()[:2], (2, "none"))
 
     def test_output_is_sent_before_the_outcome(self) -> None:
-        flushed: list[int] = []
-        with mock.patch.object(_output, "flush", lambda: flushed.append(1)):
+        flushed: list[object] = []
+        with mock.patch.object(_output, "flush", flushed.append):
             self.serve()
-            _loop.submit(1, value(1), 1)
+            _loop.submit(1, value(1), 1, "asker")
             self.outcome()
-            self.assertEqual(flushed, [1])
+            self.assertEqual(flushed, ["asker"])
 
     def test_an_outcome_that_cannot_be_given_does_not_end_the_loop(self) -> None:
         self.serve()
         reports: queue.Queue[int] = queue.Queue()
         refusing = mock.patch.object(beam.native, "finish", side_effect=ValueError("gone"))
         with refusing, mock.patch.object(_loop, "_report", lambda: reports.put(1)):
-            _loop.submit(1, value(1), 1)
+            _loop.submit(1, value(1), 1, None)
             reports.get(timeout=_LONG)
         self.nothing_more()
 
@@ -151,10 +151,10 @@ class OutcomeTest(Case):
         async def install(factory: Any) -> None:
             asyncio.get_running_loop().set_task_factory(factory)
 
-        _loop.submit(1, install(lambda *_args, **_options: 1 / 0), 1)
+        _loop.submit(1, install(lambda *_args, **_options: 1 / 0), 1, None)
         self.outcome()
         refused = value(1)
-        _loop.submit(2, refused, 2)
+        _loop.submit(2, refused, 2, None)
         self.assertEqual(self.failure(), (2, ZeroDivisionError))
         refused.close()
 
@@ -176,7 +176,7 @@ class CancelTest(Case):
             ran.append(1)
 
         coroutine = note()
-        _loop.submit(1, coroutine, 1)
+        _loop.submit(1, coroutine, 1, None)
         _loop.cancel(1)
         self.serve()
         self.assertEqual(self.failure(), (1, asyncio.CancelledError))
@@ -194,7 +194,7 @@ class CancelTest(Case):
                 return "stayed"
             raise AssertionError
 
-        _loop.submit(1, stubborn(), 1)
+        _loop.submit(1, stubborn(), 1, None)
         waiting.entered.wait(_LONG)
         _loop.cancel(1)
         self.assertEqual(self.outcome(), (1, "stayed", None))
@@ -213,7 +213,7 @@ class LoopTest(Case):
             go.wait(_LONG)
 
         waiting.start(1)
-        _loop.submit(2, busy(), 2)
+        _loop.submit(2, busy(), 2, None)
         entered.wait(_LONG)
         self.assertTrue(_loop.runs_one_of([1, 2]))
         self.assertFalse(_loop.runs_one_of([1, 3]))
@@ -228,11 +228,11 @@ class LoopTest(Case):
             entered.set()
             block()
 
-        _loop.submit(1, stuck(), "stuck")
+        _loop.submit(1, stuck(), "stuck", None)
         self.assertTrue(entered.wait(_LONG))
         behind = value(2)
         self.addCleanup(behind.close)
-        _loop.submit(2, behind, "behind")
+        _loop.submit(2, behind, "behind", None)
         _loop.abandon()
 
     def test_an_abandoned_loop_says_nothing_more_and_another_serves(self) -> None:
@@ -253,7 +253,7 @@ class LoopTest(Case):
             asyncio.get_running_loop().stop()
             return "stopped"
 
-        _loop.submit(1, stop(), 1)
+        _loop.submit(1, stop(), 1, None)
         self.assertEqual(self.outcome()[1], "stopped")
         self.nothing_more()
 
@@ -270,7 +270,7 @@ class LoopTest(Case):
         self.serve()
         waiting = Waiting()
         waiting.start(1)
-        _loop.submit(2, self.closing(lambda: None), 2)
+        _loop.submit(2, self.closing(lambda: None), 2, None)
         failures = {self.failure() for _ in range(2)}
         self.assertEqual(failures, {(1, RuntimeError), (2, RuntimeError)})
         self.nothing_more()
@@ -278,7 +278,7 @@ class LoopTest(Case):
     def test_what_was_submitted_to_a_loop_that_is_closed(self) -> None:
         self.serve()
         late = value(3)
-        _loop.submit(2, self.closing(lambda: _loop.submit(3, late, 3)), 2)
+        _loop.submit(2, self.closing(lambda: _loop.submit(3, late, 3, None)), 2, None)
         failures = {self.failure() for _ in range(2)}
         self.assertEqual(failures, {(2, RuntimeError), (3, RuntimeError)})
         self.nothing_more()
@@ -292,18 +292,18 @@ class LoopTest(Case):
 
             def close_and_submit() -> None:
                 loop.close()
-                _loop.submit(2, value(2), 2)
+                _loop.submit(2, value(2), 2, None)
 
             loop.run_forever = close_and_submit
             loop.stop()
 
-        _loop.submit(1, close(), 1)
+        _loop.submit(1, close(), 1, None)
         self.assertEqual(self.failure(), (1, RuntimeError))
         self.assertEqual(self.outcome(), (2, 2, None))
 
     def test_an_abandoned_loop_is_closed_once_its_thread_is_free(self) -> None:
         self.serve()
-        _loop.submit(1, value(1), 1)
+        _loop.submit(1, value(1), 1, None)
         self.outcome()
         loop = _loop._loop
         assert loop is not None
@@ -315,7 +315,7 @@ class LoopTest(Case):
         closed.close()
         late = value(1)
         with mock.patch.object(_loop, "_current", lambda: closed):
-            _loop.submit(1, late, 1)
+            _loop.submit(1, late, 1, None)
         self.assertEqual(self.failure(), (1, RuntimeError))
         late.close()
         self.serve()
@@ -346,7 +346,7 @@ class LoopTest(Case):
         ):
             self.serve()
             self.assertEqual(told.get(timeout=_LONG), "waits")
-            _loop.submit(1, asyncio.sleep(0.01), 1)
+            _loop.submit(1, asyncio.sleep(0.01), 1, None)
             self.outcome()
             self.assertEqual(told.get(timeout=_LONG), "returns")
             self.assertEqual(told.get(timeout=_LONG), "waits")

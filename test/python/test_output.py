@@ -64,14 +64,27 @@ class LinesTest(Case):
         self.out.write("\n")
         self.assertEqual(self.lines(), [(_POOL, "cd\n")])
 
+    def test_a_bar_goes_at_once_each_time_that_it_is_drawn(self) -> None:
+        for text, sent in (
+            ("a\n50%", ["a\n"]),
+            ("\r60%", ["50%\r60%"]),
+            ("\r70%", ["\r70%"]),
+            ("80%\r", ["80%\r"]),
+            ("\r\n\rnew", ["\r\n\rnew"]),
+            ("dos\r\npartial", ["dos\r\n"]),
+        ):
+            self.out.write(text)
+            self.assertEqual([line for _dest, line in self.lines()], sent)
+
     def test_flush_sends_what_is_partial_once(self) -> None:
         print("a", end="", flush=True)
         self.assertEqual(self.lines(), [(_POOL, "a")])
         self.out.flush()
         self.assertEqual(self.lines(), [])
 
-    def test_the_native_side_is_told_of_a_partial_line_once(self) -> None:
-        self.out.write("a")
+    def test_the_native_side_is_told_of_a_partial_line(self) -> None:
+        self.out.write("a\n")
+        self.assertEqual(beam.native.pending, 0)
         self.out.write("b")
         self.assertEqual(beam.native.pending, 1)
         self.assertFalse(_output.flush())
@@ -168,6 +181,28 @@ class ThreadsTest(Case):
         done.set()
         thread.join()
         self.assertFalse(_output.flush())
+
+    def test_the_end_of_a_request_sends_what_its_threads_hold(self) -> None:
+        written, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            self.out.write("held")
+            written.set()
+            done.wait(5)
+
+        beam.native.request = object()
+        thread = threading.Thread(target=hold)
+        thread.start()
+        mine, beam.native.request = beam.native.request, object()
+        written.wait(5)
+        self.assertTrue(_output.flush())
+        self.assertTrue(_output.flush(object()))
+        self.assertEqual(self.lines(), [])
+        beam.native.request = mine
+        self.assertFalse(_output.flush())
+        self.assertEqual(self.lines(), [(_POOL, "held")])
+        done.set()
+        thread.join()
 
     def test_a_thread_whose_run_raises_flushes_too(self) -> None:
         def fail() -> None:

@@ -49,7 +49,7 @@ class Stacks(beam.Case):
             await asyncio.sleep(60)
 
         async def main() -> list[str]:
-            job = _loop._Job(99, asyncio.get_running_loop(), outer(), object())
+            job = _loop._Job(99, asyncio.get_running_loop(), outer(), object(), None)
             _loop._jobs[99] = job
             job.start()
             await asyncio.sleep(0)

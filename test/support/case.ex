@@ -136,7 +136,7 @@ defmodule Py.Case do
   end
 
   @doc "Waits until a condition holds; fails after five seconds."
-  def eventually(condition, left \\ 500) do
+  def eventually(condition, left \\ 2_000) do
     cond do
       condition.() ->
         :ok

@@ -5,7 +5,7 @@ defmodule Py.Switchboard.Casualties do
   # lost, the others run elsewhere.
 
   alias Py.{Error, Lane, Segments, Switchboard, Worker}
-  alias Py.Switchboard.{Listener, Queue, Request, Requests, Roster, Staff}
+  alias Py.Switchboard.{Homes, Listener, Request, Requests, Roster, Staff}
   alias Py.Worker.{Frame, Output}
 
   @spec facts_of(Worker.t(), Switchboard.state()) :: map
@@ -23,6 +23,7 @@ defmodule Py.Switchboard.Casualties do
     state = Enum.reduce(frames, Requests.put(state, worker), &Listener.frame(&1, worker.port, &2))
     error = crash(worker, exit, words)
 
+    Homes.evict(worker, error)
     state = bury(Requests.requeue(state), worker, begun, error)
     state = lost(%{state | roster: Roster.remove(state.roster, worker)}, worker, begun, error)
 
@@ -105,7 +106,7 @@ defmodule Py.Switchboard.Casualties do
 
   defp wait_again(state, id, request) do
     requests = Map.put(state.requests, id, %{request | port: nil, since: nil})
-    %{state | requests: requests, queue: Queue.put_back(state.queue, id, request)}
+    Requests.put_back(%{state | requests: requests}, id, request)
   end
 
   defp crash(worker, exit, words) do

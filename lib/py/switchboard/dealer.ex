@@ -20,7 +20,7 @@ defmodule Py.Switchboard.Dealer do
     {left, %{state | roster: Roster.fill(state.roster, places), requests: booked, next_id: id}}
   end
 
-  defp deal([%Request{shared: nil} = request | rest] = all, places, booked, id) do
+  defp deal([%Request{shared: nil, home: nil} = request | rest] = all, places, booked, id) do
     case put(places, id, request) do
       nil -> {all, places, booked, id}
       {port, places} -> deal(rest, places, Map.put(booked, id, %{request | port: port}), id + 1)
@@ -40,7 +40,7 @@ defmodule Py.Switchboard.Dealer do
 
   defp deal_queued(queue, places, booked) do
     with {id, rest} <- Queue.pop(queue),
-         %{^id => %Request{shared: nil} = request} <- booked,
+         %{^id => %Request{shared: nil, home: nil} = request} <- booked,
          {port, places} <- put(places, id, request) do
       deal_queued(rest, places, %{booked | id => %{request | port: port}})
     else

@@ -21,6 +21,9 @@ defmodule Py.Switchboard.Request do
     # The worker that has it, and since when, to about a tick; nil for less.
     :port,
     :since,
+    # The number of the one worker that may have it; with the key of a caller that stays there from then on, or with that
+    # alone for one that stays with whatever worker it gets: `{number, key}`, `{:choose, key}`.
+    :home,
     body: "",
     # Where the body is, if that is shared memory.
     shared: nil,
@@ -46,6 +49,7 @@ defmodule Py.Switchboard.Request do
   def subject({:getattr, target, name}), do: "#{target}.#{name}"
   def subject({:reload, module}), do: "reload #{module}"
   def subject({kind, _code, _vars, _file, _line}), do: Atom.to_string(kind)
+  def subject({:within, request, _context}), do: subject(request)
 
   @doc "Hands on what a worker answered."
   @spec reply(t, :reply | :fault, non_neg_integer, binary) :: term

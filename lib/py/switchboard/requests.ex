@@ -4,7 +4,7 @@ defmodule Py.Switchboard.Requests do
   # Requests between the caller that asks and the worker that has them: booked, handed out, settled once.
 
   alias Py.{Error, Lane, Pool, Segments, Switchboard, Worker}
-  alias Py.Switchboard.{Casualties, Dealer, Overdue, Queue, Request, Roster, Staff}
+  alias Py.Switchboard.{Casualties, Dealer, Homes, Overdue, Queue, Request, Roster, Staff}
   alias Py.Worker.Frame
 
   # Requests that are taken in one go, and written with one write to each worker.
@@ -38,8 +38,21 @@ defmodule Py.Switchboard.Requests do
 
   defp enqueue(request, state) do
     {id, state} = book(state, request)
-    %{state | queue: Queue.put(state.queue, id, request)}
+
+    if Homes.number(request),
+      do: Homes.put(state, id, request, :behind),
+      else: %{state | queue: Queue.put(state.queue, id, request)}
   end
+
+  @doc "Has a request wait that was in front of all that waits."
+  @spec put_back(Switchboard.state(), Frame.id(), Request.t()) :: Switchboard.state()
+  def put_back(state, id, %{home: nil} = request),
+    do: %{state | queue: Queue.put_back(state.queue, id, request)}
+
+  def put_back(state, id, %{home: {:choose, key}} = request),
+    do: %{Homes.leave(state, key) | queue: Queue.put_back(state.queue, id, request)}
+
+  def put_back(state, id, request), do: Homes.put(state, id, request, :in_front)
 
   @spec book(Switchboard.state(), Request.t()) :: {Frame.id(), Switchboard.state()}
   def book(state, request) do
@@ -98,7 +111,7 @@ defmodule Py.Switchboard.Requests do
 
   # Hands out what can be handed out, and writes it.
   @spec dispatch(Switchboard.state()) :: Switchboard.state()
-  def dispatch(state), do: state |> hand_out() |> flush() |> keep_looking()
+  def dispatch(state), do: state |> Homes.hand_out() |> hand_out() |> flush() |> keep_looking()
 
   defp hand_out(state) do
     if Queue.empty?(state.queue), do: state, else: state |> Dealer.deal_queued() |> hand_out_one()
@@ -115,7 +128,7 @@ defmodule Py.Switchboard.Requests do
   defp hand_out_one(id, queue, state) do
     with {:ok, request} <- Map.fetch(state.requests, id),
          {:ok, port} <- Roster.choose(state.roster, byte_size(request.body)) do
-      hand_out(hand(%{state | queue: queue}, id, port))
+      %{state | queue: queue} |> hand(id, port) |> Homes.settle(id, port) |> hand_out()
     else
       # It was cancelled while it waited.
       :error -> hand_out(%{state | queue: queue})
@@ -141,7 +154,7 @@ defmodule Py.Switchboard.Requests do
       # It is dead, which is on its way to us: another gets it.
       :error ->
         roster = Roster.update(state.roster, port, &%{&1 | crowded: true})
-        %{state | roster: roster, queue: Queue.put_back(state.queue, id, request)}
+        put_back(%{state | roster: roster}, id, request)
     end
   end
 
@@ -172,7 +185,7 @@ defmodule Py.Switchboard.Requests do
 
   defp requeue(id, state) do
     case state.requests do
-      %{^id => request} -> %{state | queue: Queue.put_back(state.queue, id, request)}
+      %{^id => request} -> put_back(state, id, request)
       _cancelled -> state
     end
   end

@@ -18,7 +18,7 @@ defmodule Py.Worker.Frame do
   @their_segment 1
   @their_page 2
 
-  @verbs %{call: 0, eval: 1, exec: 2, getattr: 3, reload: 4}
+  @verbs %{call: 0, eval: 1, exec: 2, getattr: 3, reload: 4, within: 5}
 
   @names Map.new(@verbs, fn {name, verb} -> {verb, name} end)
 

@@ -1,6 +1,7 @@
 //! Small jobs that need the GIL, for threads that must not wait for it: schedulers that collect an
 //! object of Python's, the watch that stops a call.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,7 @@ enum Errand {
     ReplaceLoop,
     ForgetPool(usize),
     TellStacks(Arc<Ticket>),
+    FlushStreams,
     /// There is something in `releases`.
     Release,
 }
@@ -30,12 +32,19 @@ pub struct Errands {
     sender: Sender<Errand>,
     receiver: Mutex<Option<Receiver<Errand>>>,
     releases: Mutex<Vec<Py<PyAny>>>,
+    /// Whether somebody is on the way to the streams.
+    flushes: AtomicBool,
 }
 
 impl Default for Errands {
     fn default() -> Self {
         let (sender, receiver) = channel();
-        Errands { sender, receiver: Mutex::new(Some(receiver)), releases: Mutex::default() }
+        Errands {
+            sender,
+            receiver: Mutex::new(Some(receiver)),
+            releases: Mutex::default(),
+            flushes: AtomicBool::new(false),
+        }
     }
 }
 
@@ -58,6 +67,13 @@ impl Errands {
 
     pub fn tell_stacks(&self, ticket: Arc<Ticket>) {
         self.send(Errand::TellStacks(ticket));
+    }
+
+    /// Where the GIL is held elsewhere for long, one is enough.
+    pub fn flush_streams(&self) {
+        if !self.flushes.swap(true, Ordering::Relaxed) {
+            self.send(Errand::FlushStreams);
+        }
     }
 
     pub fn release(&self, object: Py<PyAny>) {
@@ -121,6 +137,10 @@ fn run(py: Python<'_>, interpreter: &'static Interpreter, errand: Errand) {
         Errand::TellStacks(ticket) => {
             interpreter.tell_stacks(py, &ticket);
             Ok(())
+        }
+        Errand::FlushStreams => {
+            interpreter.errands.flushes.store(false, Ordering::Relaxed);
+            interpreter.hooks.flush_streams.bind(py).call0().map(drop)
         }
         Errand::Release => {
             interpreter.errands.release_all(py);

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use crate::ffi;
 use crate::interpreter::{Interpreter, lock};
+use crate::question::Asker;
 use crate::ticket::Ticket;
 use crate::wire::Kind;
 
@@ -44,7 +45,8 @@ impl Interpreter {
         self.scheduler.awaits(ticket);
         ticket.wire().awaits();
         let handle = ffi::ticket_capsule(py, ticket.clone())?;
-        self.hooks.loop_submit.bind(py).call1((task, coroutine, handle)).map(drop)
+        let asker = ffi::asker_capsule(py, Asker::of(ticket))?;
+        self.hooks.loop_submit.bind(py).call1((task, coroutine, handle, asker)).map(drop)
     }
 
     pub(crate) fn introduce_loop(&self, thread: ffi::ThreadId) {

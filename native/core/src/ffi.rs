@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict, PyList, PyMemoryView, PyModule, PyString, PyTuple};
 
 use crate::interpreter::Interpreter;
+use crate::question::Asker;
 use crate::ticket::Ticket;
 
 // ---------------------------------------------------------------------------------------------
@@ -366,6 +367,11 @@ impl ThreadId {
         ThreadId(unsafe { ffi::PyThread_get_thread_ident() } as c_long)
     }
 
+    /// The thread of that number; that of none is nobody.
+    pub fn numbered(number: c_long) -> Self {
+        ThreadId(number)
+    }
+
     /// The number that `threading.get_ident` gives.
     pub fn number(self) -> c_long {
         self.0
@@ -654,15 +660,21 @@ pub extern "C" fn native_module_init() -> *mut ffi::PyObject {
     static METHODS: Methods = Methods([
         method(c"send", send),
         method(c"ask", ask),
+        method(c"asker", asker),
+        method(c"may_ask", may_ask),
+        method(c"runs", runs),
         method(c"interrupted", interrupted),
         method(c"finish", finish),
         method(c"pending_output", pending_output),
         method(c"loop_waits", loop_waits),
         method(c"loop_returns", loop_returns),
+        method(c"base", base),
+        method(c"may_stall", may_stall),
+        method(c"interrupt_thread", interrupt_thread),
         // SAFETY: an entry of zeroes ends the table.
         unsafe { std::mem::zeroed() },
     ]);
-    struct Methods([ffi::PyMethodDef; 8]);
+    struct Methods([ffi::PyMethodDef; 14]);
     // SAFETY: read only.
     unsafe impl Sync for Methods {}
     // SAFETY: an entry of zeroes ends the table; there is nothing to run when the module is made.
@@ -759,11 +771,17 @@ macro_rules! native_function {
 
 native_function!(send, crate::natives::send);
 native_function!(ask, crate::natives::ask);
+native_function!(asker, crate::natives::asker);
+native_function!(may_ask, crate::natives::may_ask);
+native_function!(runs, crate::natives::runs);
 native_function!(interrupted, crate::natives::interrupted);
 native_function!(finish, crate::natives::finish);
 native_function!(pending_output, crate::natives::pending_output);
 native_function!(loop_waits, crate::natives::loop_waits);
 native_function!(loop_returns, crate::natives::loop_returns);
+native_function!(base, crate::natives::base);
+native_function!(may_stall, crate::natives::may_stall);
+native_function!(interrupt_thread, crate::natives::interrupt_thread);
 
 // ---------------------------------------------------------------------------------------------
 // Tickets that Python keeps for us
@@ -826,6 +844,26 @@ pub fn capsule_ticket(capsule: &Bound<'_, PyAny>) -> PyResult<Arc<Ticket>> {
             return Err(PyErr::fetch(capsule.py()));
         }
         Ok(Arc::clone(&*pointer.cast::<Arc<Ticket>>()))
+    }
+}
+
+const ASKER: &CStr = c"py.asker";
+
+/// Wraps what tells a request, for its threads and tasks to hold: the request does not live longer for it.
+pub fn asker_capsule(py: Python<'_>, asker: Asker) -> PyResult<Bound<'_, PyAny>> {
+    capsule(py, ASKER, asker)
+}
+
+/// None for anything else.
+pub fn capsule_asker(capsule: &Bound<'_, PyAny>) -> Option<Asker> {
+    // SAFETY: PyCapsule_IsValid checks type and name; a capsule of that name holds a box with an asker,
+    // which is borrowed while the capsule is.
+    unsafe {
+        if ffi::PyCapsule_IsValid(capsule.as_ptr(), ASKER.as_ptr()) == 0 {
+            return None;
+        }
+        let pointer = ffi::PyCapsule_GetPointer(capsule.as_ptr(), ASKER.as_ptr());
+        Some((*pointer.cast::<Asker>()).clone())
     }
 }
 

@@ -4,7 +4,7 @@
 //! can live in one process. An interpreter is never dropped.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
@@ -46,6 +46,8 @@ pub struct Interpreter {
     pub(crate) host: Box<dyn Host>,
     pub(crate) output_pending: AtomicBool,
     pub(crate) next_task: AtomicU64,
+    /// Iterators that run with items behind them which nobody was sent yet.
+    pub(crate) stalls: AtomicUsize,
     pub(crate) event_loop: Mutex<EventLoop>,
     set_version: bool,
     main_thread: ffi::SignalTarget,
@@ -64,8 +66,11 @@ pub(crate) struct Hooks {
     pub(crate) describe: Py<PyAny>,
     pub(crate) describe_error: Py<PyAny>,
     pub(crate) new_base: Py<PyAny>,
+    pub(crate) forget_base: Py<PyAny>,
     pub(crate) init: Py<PyAny>,
     pub(crate) run_code: Py<PyAny>,
+    pub(crate) within: Py<PyAny>,
+    pub(crate) await_within: Py<PyAny>,
     pub(crate) reload: Py<PyAny>,
     pub(crate) leader: Py<PyAny>,
     pub(crate) flush_output: Py<PyAny>,
@@ -75,6 +80,7 @@ pub(crate) struct Hooks {
     pub(crate) loop_runs_one_of: Py<PyAny>,
     pub(crate) loop_abandon: Py<PyAny>,
     pub(crate) is_importing: Py<PyAny>,
+    pub(crate) flush_streams: Py<PyAny>,
     pub(crate) stacks: Py<PyAny>,
     pub(crate) int_from_bytes: Py<PyAny>,
     pub(crate) little: Py<PyString>,
@@ -84,6 +90,7 @@ impl Hooks {
     fn new(py: Python<'_>) -> PyResult<Self> {
         let types = py.import("erlang._types")?;
         let code = py.import("erlang._code")?;
+        let context = py.import("erlang._context")?;
         let output = py.import("erlang._output")?;
         let event_loop = py.import("erlang._loop")?;
         let class =
@@ -100,8 +107,11 @@ impl Hooks {
             describe: types.getattr("describe")?.unbind(),
             describe_error: py.import("erlang._errors")?.getattr("describe")?.unbind(),
             new_base: code.getattr("new_base")?.unbind(),
+            forget_base: code.getattr("forget_base")?.unbind(),
             init: code.getattr("init")?.unbind(),
             run_code: code.getattr("run")?.unbind(),
+            within: context.getattr("within")?.unbind(),
+            await_within: context.getattr("await_within")?.unbind(),
             reload: code.getattr("reload")?.unbind(),
             leader: output.getattr("leader")?.unbind(),
             flush_output: output.getattr("flush")?.unbind(),
@@ -111,6 +121,7 @@ impl Hooks {
             loop_abandon: event_loop.getattr("abandon")?.unbind(),
             loop_runs_one_of: event_loop.getattr("runs_one_of")?.unbind(),
             is_importing: py.import("erlang._imports")?.getattr("is_under_way_in")?.unbind(),
+            flush_streams: py.import("erlang._streams")?.getattr("flush")?.unbind(),
             stacks: py.import("erlang._stacks")?.getattr("stacks")?.unbind(),
             int_from_bytes: py.get_type::<PyInt>().getattr("from_bytes")?.unbind(),
             little: PyString::new(py, "little").unbind(),
@@ -141,6 +152,7 @@ impl Interpreter {
             host,
             output_pending: AtomicBool::new(false),
             next_task: AtomicU64::new(1),
+            stalls: AtomicUsize::new(0),
             event_loop: Mutex::default(),
             set_version: facts.set_version,
             main_thread: ffi::SignalTarget::current(),
@@ -239,19 +251,6 @@ impl Interpreter {
         Some(etf.cast::<PyBytes>().ok()?.as_bytes().to_vec())
     }
 
-    /// Who asked for what runs, as the dispatcher of questions knows it: a pid, or the number of a request.
-    pub(crate) fn caller<'py>(
-        &self,
-        py: Python<'py>,
-        ticket: Option<&Ticket>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let Some(ticket) = ticket else { return Ok(py.None().into_bound(py)) };
-        match ticket.wire().caller_etf() {
-            Some(etf) => self.opaque(py, Opaque::Pid, &etf),
-            None => Ok(ticket.wire().id().into_pyobject(py)?.into_any()),
-        }
-    }
-
     pub(crate) fn is_atom(&self, value: &Bound<'_, PyAny>) -> bool {
         value.get_type().is(&self.hooks.atom)
     }
@@ -318,7 +317,7 @@ impl Interpreter {
         is_base.then(|| self.base(py, pool).ok()).flatten().map(Bound::into_any)
     }
 
-    fn base<'py>(&self, py: Python<'py>, pool: usize) -> PyResult<Bound<'py, PyModule>> {
+    pub(crate) fn base<'py>(&self, py: Python<'py>, pool: usize) -> PyResult<Bound<'py, PyModule>> {
         if let Some(base) = self.bases.with(py, |bases| bases.get(&pool).map(|base| base.clone_ref(py))) {
             return Ok(base.into_bound(py));
         }
@@ -333,8 +332,9 @@ impl Interpreter {
     /// Lets go of what a pool kept.
     pub(crate) fn forget_pool(&self, py: Python<'_>, pool: usize) {
         let base = self.bases.with(py, |bases| bases.remove(&pool));
-        if let Some(base) = base {
-            drop(base.into_bound(py));
+        let Some(base) = base else { return };
+        if let Err(error) = self.hooks.forget_base.bind(py).call1((base.into_bound(py),)) {
+            error.write_unraisable(py, None);
         }
     }
 
@@ -344,16 +344,30 @@ impl Interpreter {
         pool: usize,
         source: &Source<'py>,
         wants_value: bool,
+        context: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let base = self.base(py, pool)?;
-        self.hooks.run_code.bind(py).call1((
-            &source.code,
-            &source.variables,
-            base,
-            &source.file,
-            source.line,
-            wants_value,
-        ))
+        let run = self.hooks.run_code.bind(py);
+        let run = context.map_or_else(|| Ok(run.clone()), |context| self.within(context, run))?;
+        run.call1((&source.code, &source.variables, base, &source.file, source.line, wants_value))
+    }
+
+    /// The function, as one that runs in a context.
+    pub(crate) fn within<'py>(
+        &self,
+        context: &Bound<'py, PyDict>,
+        function: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.hooks.within.bind(context.py()).call1((context, function))
+    }
+
+    /// The coroutine, as one that is awaited in a context.
+    pub(crate) fn await_within<'py>(
+        &self,
+        context: &Bound<'py, PyDict>,
+        coroutine: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.hooks.await_within.bind(context.py()).call1((context, coroutine))
     }
 
     pub(crate) fn start_pool<'py>(

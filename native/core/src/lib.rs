@@ -39,7 +39,7 @@ pub use gate::Closed;
 pub use inline::{Inline, Ran};
 pub use interpreter::Interpreter;
 pub use pool::{Limits, Pool, PoolInfo, Refusal, Running};
-pub use question::{Answer, Questions};
+pub use question::{Answer, Asker, Questions};
 pub use request::{Call, Request, Source};
 pub use scheduler::Canceller;
 #[cfg(not(feature = "limited"))]

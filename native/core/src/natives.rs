@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -31,7 +31,7 @@ pub fn send<'py>(
     Ok(pyo3::types::PyBool::new(py, sent).to_owned().into_any())
 }
 
-pub use crate::question::ask;
+pub use crate::question::{ask, asker, may_ask, runs};
 
 pub fn interrupted<'py>(
     interpreter: &'static Interpreter,
@@ -88,5 +88,51 @@ pub fn loop_returns<'py>(
     _: Arguments<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     py.detach(|| interpreter.gate.enter());
+    Ok(py.None().into_bound(py))
+}
+
+/// The base namespace of the pool whose request the calling thread is at.
+pub fn base<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    _: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let ticket = crate::runner::here().and_then(|runner| interpreter.scheduler.ticket_of(runner));
+    let ticket = ticket.ok_or_else(|| PyRuntimeError::new_err("no request runs on this thread"))?;
+    Ok(interpreter.base(py, ticket.pool())?.into_any())
+}
+
+/// Something begins, or ended, that may keep items of a stream waiting: `erlang._streams.flush` is called while it lasts.
+pub fn may_stall<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    arguments: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let [begins] = arguments else {
+        return Err(PyTypeError::new_err("may_stall(begins) takes one argument"));
+    };
+    if begins.is_truthy()? {
+        interpreter.stalls.fetch_add(1, Ordering::Relaxed);
+    } else {
+        interpreter.stalls.fetch_sub(1, Ordering::Relaxed);
+    }
+    Ok(py.None().into_bound(py))
+}
+
+/// Has a thread of a session's interrupted, or takes that back.
+pub fn interrupt_thread<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    arguments: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let [ident, interrupt] = arguments else {
+        return Err(PyTypeError::new_err("interrupt_thread(ident, interrupt) takes two arguments"));
+    };
+    let thread = ffi::ThreadId::numbered(ident.extract()?);
+    if interrupt.is_truthy()? {
+        thread.raise(interpreter.hooks.cancelled.bind(py));
+    } else {
+        thread.take_back(py);
+    }
     Ok(py.None().into_bound(py))
 }

@@ -159,6 +159,10 @@ impl Pool {
         Pool { id, scheduler, serves: AtomicBool::new(false), inline_calls: AtomicU64::new(0) }
     }
 
+    pub fn id(&self) -> usize {
+        self.id
+    }
+
     /// A request to this pool.
     pub fn ticket(&self, wire: impl Wire + 'static, timeout: Option<Duration>) -> Arc<Ticket> {
         Ticket::new(self.id, wire, timeout)

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 
 use py_patience::Patience;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::PyBool;
 
+use crate::ffi;
 use crate::interpreter::{Interpreter, lock};
 use crate::ticket::Ticket;
 use crate::wire::{Address, Fault, Inbox};
@@ -29,9 +30,40 @@ pub struct Questions {
     open: Mutex<HashMap<u64, Arc<Question>>>,
 }
 
+/// In whose name Python code asks: a request, as long as it is in progress, and the pool it came to.
+#[derive(Clone)]
+pub struct Asker {
+    pool: usize,
+    ticket: Weak<Ticket>,
+}
+
+impl Asker {
+    pub(crate) fn of(ticket: &Arc<Ticket>) -> Self {
+        Asker { pool: ticket.pool(), ticket: Arc::downgrade(ticket) }
+    }
+
+    fn is_of(&self, ticket: &Arc<Ticket>) -> bool {
+        std::ptr::addr_eq(self.ticket.as_ptr(), Arc::as_ptr(ticket))
+    }
+
+    pub fn pool(&self) -> usize {
+        self.pool
+    }
+
+    /// As the wire tells it.
+    pub fn caller_etf(&self) -> Option<Vec<u8>> {
+        self.ticket()?.wire().caller_etf()
+    }
+
+    fn ticket(&self) -> Option<Arc<Ticket>> {
+        self.ticket.upgrade().filter(|ticket| !ticket.is_settled())
+    }
+}
+
 struct Question {
-    /// The request that asks, if it is known.
+    /// The request that waits for the answer, where one does.
     ticket: Option<Arc<Ticket>>,
+    asker: Option<Asker>,
     state: Mutex<State>,
     changed: Condvar,
     /// The same for the main thread of a process, which waits at its inbox.
@@ -74,10 +106,21 @@ impl Questions {
         }
     }
 
-    fn open(&self, ticket: Option<Arc<Ticket>>, inbox: Option<&'static dyn Inbox>) -> (u64, Arc<Question>) {
+    /// Who asks, if the question is still open and that is known.
+    pub fn asker(&self, number: u64) -> Option<Asker> {
+        lock(&self.open).get(&number)?.asker.clone()
+    }
+
+    fn open(
+        &self,
+        ticket: Option<Arc<Ticket>>,
+        asker: Option<Asker>,
+        inbox: Option<&'static dyn Inbox>,
+    ) -> (u64, Arc<Question>) {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let question = Arc::new(Question {
             ticket,
+            asker,
             state: Mutex::default(),
             changed: Condvar::new(),
             woken: AtomicBool::new(false),
@@ -139,14 +182,15 @@ impl Question {
     }
 }
 
-/// `ask(what)`: asks the dispatcher, and waits for its answer.
+/// `ask(kind, what, asker)`: asks the dispatcher, and waits for its answer. The asker is for threads that
+/// run no request themselves.
 pub fn ask<'py>(
     interpreter: &'static Interpreter,
     py: Python<'py>,
     arguments: &[Bound<'py, PyAny>],
 ) -> PyResult<Bound<'py, PyAny>> {
-    let [kind, what] = arguments else {
-        return Err(PyTypeError::new_err("ask(kind, what) takes two arguments"));
+    let [kind, what, asker] = arguments else {
+        return Err(PyTypeError::new_err("ask(kind, what, asker) takes three arguments"));
     };
     if !interpreter.questions.admitted.load(Ordering::Relaxed) {
         return Err(PyRuntimeError::new_err(
@@ -160,13 +204,15 @@ pub fn ask<'py>(
     }
     let runner = crate::runner::here();
     let ticket = runner.and_then(|runner| interpreter.scheduler.ticket_of(runner));
-    if let Some(ticket) = &ticket {
-        ticket.wire().lingers();
+    let asker = ticket.as_ref().map(Asker::of).or_else(|| ffi::capsule_asker(asker));
+    let request = asker.as_ref().and_then(Asker::ticket);
+    if let Some(request) = &request {
+        request.wire().lingers();
     }
-    let caller = interpreter.caller(py, ticket.as_deref())?;
+    let request = request.map_or(0, |request| request.wire().id());
     let inbox = runner.and_then(|runner| interpreter.scheduler.inbox_of(runner));
-    let (number, question) = interpreter.questions.open(ticket, inbox);
-    let told = tell(interpreter, py, kind, number, caller, what);
+    let (number, question) = interpreter.questions.open(ticket, asker, inbox);
+    let told = tell(interpreter, py, kind, number, request, what);
     if let Err(error) = told {
         interpreter.questions.close(number);
         return Err(error);
@@ -178,6 +224,45 @@ pub fn ask<'py>(
         Some(answer) => answer.read(py, interpreter).map_err(|fault| PyTypeError::new_err(fault.message)),
         None => Err(given_up(interpreter, py, number, &question)),
     }
+}
+
+/// `may_ask()`: whether there is somebody to answer, and the calling thread can wait for that.
+pub fn may_ask<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    _: &[Bound<'py, PyAny>],
+) -> PyResult<Bound<'py, PyAny>> {
+    let admitted = interpreter.questions.admitted.load(Ordering::Relaxed);
+    let may_ask = admitted && !interpreter.gate.is_caller_inline();
+    Ok(PyBool::new(py, may_ask).to_owned().into_any())
+}
+
+/// `asker()`: the request that the calling thread runs, for `ask` on another thread; None where it runs
+/// none.
+pub fn asker<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    _: &[Bound<'py, PyAny>],
+) -> PyResult<Bound<'py, PyAny>> {
+    match crate::runner::here().and_then(|runner| interpreter.scheduler.ticket_of(runner)) {
+        Some(ticket) => ffi::asker_capsule(py, Asker::of(&ticket)),
+        None => Ok(py.None().into_bound(py)),
+    }
+}
+
+/// `runs(asker)`: whether it is the request that the calling thread runs.
+pub fn runs<'py>(
+    interpreter: &'static Interpreter,
+    py: Python<'py>,
+    arguments: &[Bound<'py, PyAny>],
+) -> PyResult<Bound<'py, PyAny>> {
+    let [asker] = arguments else {
+        return Err(PyTypeError::new_err("runs(asker) takes one argument"));
+    };
+    let asker = ffi::capsule_asker(asker);
+    let ticket = crate::runner::here().and_then(|runner| interpreter.scheduler.ticket_of(runner));
+    let runs = asker.zip(ticket).is_some_and(|(asker, ticket)| asker.is_of(&ticket));
+    Ok(PyBool::new(py, runs).to_owned().into_any())
 }
 
 /// Nobody waits for the answer any more: whoever works at it need not.
@@ -196,11 +281,10 @@ fn tell<'py>(
     py: Python<'py>,
     kind: &Bound<'py, PyAny>,
     number: u64,
-    caller: Bound<'py, PyAny>,
+    request: u64,
     what: &Bound<'py, PyAny>,
 ) -> PyResult<()> {
-    let message =
-        PyTuple::new(py, [kind.clone(), number.into_pyobject(py)?.into_any(), caller, what.clone()])?;
+    let message = (kind, number, request, what).into_pyobject(py)?;
     let dispatcher = Address::Name(DISPATCHER);
     match interpreter.host.send(interpreter, dispatcher, &message.into_any()) {
         Ok(true) => Ok(()),

@@ -17,6 +17,11 @@ pub enum Request<'py> {
     Reload {
         module: Bound<'py, PyString>,
     },
+    /// Another one, in a context that it brings along: see `erlang/_context.py`.
+    Within {
+        request: Box<Request<'py>>,
+        context: Bound<'py, PyDict>,
+    },
     /// What a pool runs before it serves.
     Start {
         init: Option<Source<'py>>,
@@ -45,7 +50,10 @@ pub struct Source<'py> {
 impl<'py> Request<'py> {
     /// True where the caller wants to know only that it was done.
     pub fn is_for_effect(&self) -> bool {
-        matches!(self, Request::Exec(_) | Request::Start { .. })
+        match self {
+            Request::Within { request, .. } => request.is_for_effect(),
+            request => matches!(request, Request::Exec(_) | Request::Start { .. }),
+        }
     }
 
     /// Runs it in the namespace of `pool`. What comes back may be a coroutine that is to be awaited.
@@ -61,12 +69,35 @@ impl<'py> Request<'py> {
                 ffi::vectorcall(&callable, &call.arguments, call.keywords.as_ref())
             }
             Request::GetAttr(function) => resolve(py, interpreter, pool, function),
-            Request::Eval(source) => interpreter.run_code(py, pool, source, true),
-            Request::Exec(source) => interpreter.run_code(py, pool, source, false),
+            Request::Eval(source) => interpreter.run_code(py, pool, source, true, None),
+            Request::Exec(source) => interpreter.run_code(py, pool, source, false, None),
             Request::Reload { module } => interpreter.reload(py, module),
             Request::Start { init, paths, env } => {
                 interpreter.start_pool(py, pool, init.as_ref(), paths, env)
             }
+            Request::Within { request, context } => {
+                let value = request.run_within(py, interpreter, pool, context)?;
+                if ffi::is_coroutine(&value) { interpreter.await_within(context, &value) } else { Ok(value) }
+            }
+        }
+    }
+
+    fn run_within(
+        &self,
+        py: Python<'py>,
+        interpreter: &Interpreter,
+        pool: usize,
+        context: &Bound<'py, PyDict>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Request::Call(call) => {
+                let callable = resolve(py, interpreter, pool, &call.function)?;
+                let callable = interpreter.within(context, &callable)?;
+                ffi::vectorcall(&callable, &call.arguments, call.keywords.as_ref())
+            }
+            Request::Eval(source) => interpreter.run_code(py, pool, source, true, Some(context)),
+            Request::Exec(source) => interpreter.run_code(py, pool, source, false, Some(context)),
+            request => request.run(py, interpreter, pool),
         }
     }
 }

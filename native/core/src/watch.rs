@@ -2,6 +2,7 @@
 //! keep it from telling a caller that time is up.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::interpreter::Interpreter;
@@ -34,7 +35,7 @@ pub fn spawn(interpreter: &'static Interpreter) -> std::io::Result<()> {
 
 fn watch(interpreter: &'static Interpreter) {
     let scheduler = &interpreter.scheduler;
-    let mut idle = 0;
+    let (mut idle, mut stalled) = (0, 0);
     for tick in 0_u32.. {
         idle = if scheduler.is_busy() || has_visitors(interpreter) { 0 } else { idle + 1 };
         if idle > LINGER {
@@ -44,6 +45,11 @@ fn watch(interpreter: &'static Interpreter) {
         scheduler.pass_tick();
         let now = Instant::now();
         scheduler.relieve(now, BLOCKED);
+        stalled = if interpreter.stalls.load(Ordering::Relaxed) > 0 { stalled + 1 } else { 0 };
+        // Most that are seen once are over before anybody could help.
+        if stalled > 1 {
+            interpreter.errands.flush_streams();
+        }
         if let Some(inbox) = interpreter.host.inbox() {
             scheduler.give_back(inbox);
             inbox.tick();

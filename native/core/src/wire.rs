@@ -84,7 +84,8 @@ pub trait Wire: Send + Sync {
         0
     }
 
-    /// The external term format of the caller's pid, where it is known here.
+    /// The external term format of a tuple, the caller's pid and what it calls the request, where they are
+    /// known here.
     fn caller_etf(&self) -> Option<Vec<u8>> {
         None
     }

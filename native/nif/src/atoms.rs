@@ -42,6 +42,7 @@ rustler::atoms! {
     exec,
     getattr,
     reload,
+    within,
     overloaded,
     stuck,
     stopped,

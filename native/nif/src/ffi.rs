@@ -216,6 +216,9 @@ pub struct Envelope {
     tag: ErlNifTerm,
 }
 
+/// Somebody reads the tag for a moment. No environment is there.
+const LENT: *mut ErlNifEnv = std::ptr::without_provenance_mut(1);
+
 impl Envelope {
     pub fn new(tag: Term<'_>) -> Self {
         let Environment(env) = Environment::take();
@@ -227,20 +230,40 @@ impl Envelope {
     /// Pushes the tag for a message that was made elsewhere, in place of opening this one; false where
     /// it was opened.
     pub fn push_tag(&self, builder: &mut Builder) -> bool {
-        let env = self.env.swap(null_mut(), Ordering::AcqRel);
-        if env.is_null() {
-            return false;
-        }
+        let Some(env) = self.take(null_mut()) else { return false };
         // SAFETY: both environments are alive, and nobody else has either.
         builder.stack.push(unsafe { enif_make_copy(builder.env, self.tag) });
         Environment(env).give_back();
         true
     }
 
+    /// Pushes a copy of the tag; false where this was opened.
+    pub fn copy_tag(&self, builder: &mut Builder) -> bool {
+        let Some(env) = self.take(LENT) else { return false };
+        // SAFETY: as in `push_tag`: whoever opens it meanwhile waits until it is back.
+        builder.stack.push(unsafe { enif_make_copy(builder.env, self.tag) });
+        self.env.store(env, Ordering::Release);
+        true
+    }
+
+    /// The environment, with another pointer left in its place; none where it was opened.
+    fn take(&self, left: *mut ErlNifEnv) -> Option<*mut ErlNifEnv> {
+        loop {
+            let env = self.env.load(Ordering::Acquire);
+            if env.is_null() {
+                return None;
+            }
+            if env == LENT {
+                std::thread::yield_now();
+            } else if self.env.compare_exchange(env, left, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return Some(env);
+            }
+        }
+    }
+
     /// The message that begins with `name` and the tag; once.
     pub fn open(&self, name: Atom) -> Option<Builder> {
-        let env = self.env.swap(null_mut(), Ordering::AcqRel);
-        (!env.is_null()).then(|| {
+        self.take(null_mut()).map(|env| {
             let mut builder = Builder::over(env, true);
             builder.push_atom(name);
             builder.stack.push(self.tag);
@@ -538,7 +561,7 @@ impl Builder {
         self.top().decode().ok()
     }
 
-    fn top(&self) -> Term<'_> {
+    pub fn top(&self) -> Term<'_> {
         let top = *self.stack.last().expect("something was built");
         // SAFETY: the term was made in this environment.
         unsafe { Term::new(self.env(), top) }

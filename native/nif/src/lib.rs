@@ -179,6 +179,12 @@ fn start_pool<'a>(
     Ok(pool.pool.start(ticket).map_or_else(refusal, |()| atoms::ok()))
 }
 
+/// By which `asker` knows it.
+#[rustler::nif]
+fn pool_id(pool: ResourceArc<PoolResource>) -> usize {
+    pool.pool.id()
+}
+
 #[rustler::nif]
 fn close_pool(pool: ResourceArc<PoolResource>) -> Atom {
     pool.pool.close();
@@ -374,6 +380,16 @@ fn hand_over(number: u64, value: Term<'_>) -> Atom {
         interpreter.questions.answer(number, Box::new(Answered::copy(value)));
     }
     atoms::ok()
+}
+
+/// Who asks: `{pool, {pid, tag}}`, or `{pool, nil}` of a request that is over; nil where that is not known.
+#[rustler::nif]
+fn asker(env: Env<'_>, number: u64) -> Term<'_> {
+    let Some(asker) = MAIN.get().and_then(|interpreter| interpreter.questions.asker(number)) else {
+        return atoms::nil().encode(env);
+    };
+    let caller = asker.caller_etf().and_then(|etf| Some(env.binary_to_term(&etf)?.0));
+    (asker.pool(), caller).encode(env)
 }
 
 /// Ends all questions: whoever was to answer them is another process now.

@@ -9,7 +9,7 @@ use rustler::{Encoder, Env, LocalPid, Monitor, Resource, ResourceArc, Term};
 
 use crate::atoms;
 use crate::ffi::{self, Builder, Envelope, Meeting};
-use crate::terms::TermWriter;
+use crate::terms::{self, TermWriter};
 
 /// Who gets `{:py_result, tag, result}`.
 pub struct Caller {
@@ -33,6 +33,17 @@ impl Caller {
     /// The word of the pid.
     pub fn word(&self) -> u64 {
         ffi::pid_word(&self.pid)
+    }
+
+    /// The external term format of `{pid, tag}`; none once it was answered.
+    pub fn etf(&self) -> Option<Vec<u8>> {
+        let mut builder = Builder::new();
+        builder.push(self.pid);
+        if !self.envelope.copy_tag(&mut builder) {
+            return None;
+        }
+        builder.end_tuple(2);
+        Some(terms::etf(builder.top()))
     }
 
     /// To be called once: later answers are nobody's.

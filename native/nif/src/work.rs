@@ -56,7 +56,7 @@ impl Wire for Call {
     }
 
     fn caller_etf(&self) -> Option<Vec<u8>> {
-        Some(ffi::etf_of_word(self.caller.word()))
+        self.caller.etf()
     }
 
     fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<Request<'py>, Fault> {
@@ -106,6 +106,7 @@ pub fn verb(request: Term<'_>) -> Option<(Verb, Elements<'_>)> {
         (atoms::exec(), 5, Verb::Exec),
         (atoms::getattr(), 3, Verb::GetAttr),
         (atoms::reload(), 2, Verb::Reload),
+        (atoms::within(), 3, Verb::Within),
     ];
     let verb = verbs.into_iter().find(|(name, arity, _)| *name == first && *arity == count)?;
     Some((verb.2, elements))

@@ -235,7 +235,7 @@ pub struct Request {
 
 impl Request {
     pub fn new(inbox: &'static Inbox, verb: u8, id: u64, body: Body, way: Way) -> Result<Self, Malformed> {
-        let verbs = [Verb::Call, Verb::Eval, Verb::Exec, Verb::GetAttr, Verb::Reload];
+        let verbs = [Verb::Call, Verb::Eval, Verb::Exec, Verb::GetAttr, Verb::Reload, Verb::Within];
         let verb = *verbs.get(usize::from(verb)).ok_or(Malformed)?;
         Ok(Request { answer: Answer::new(inbox, id, way), verb, body })
     }

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from erlang._callbacks import acall, call, whereis
 from erlang._channel import Channel
-from erlang._exceptions import Cancelled, Closed, DecodeError, ElixirError, EncodeError
+from erlang._exceptions import (
+    Cancelled,
+    Closed,
+    DecodeError,
+    ElixirError,
+    EncodeError,
+    SessionLostError,
+)
 from erlang._messages import send
+from erlang._progress import aprogress, progress
 from erlang._state import (
     state_clear,
     state_decr,
@@ -15,7 +23,9 @@ from erlang._state import (
     state_keys,
     state_set,
 )
+from erlang._telemetry import span, telemetry
 from erlang._terms import Atom, Pid, Port, Ref
+from erlang._trace import traceparent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +42,13 @@ __all__ = [
     "Pid",
     "Port",
     "Ref",
+    "SessionLostError",
     "acall",
+    "aprogress",
     "call",
+    "progress",
     "send",
+    "span",
     "state_clear",
     "state_decr",
     "state_delete",
@@ -42,6 +56,8 @@ __all__ = [
     "state_incr",
     "state_keys",
     "state_set",
+    "telemetry",
+    "traceparent",
     "whereis",
 ]
 

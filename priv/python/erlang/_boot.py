@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 
 import _erlang
@@ -12,6 +13,7 @@ from erlang._terms import Pid
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Callable
     from types import FrameType, ModuleType
     from typing import NoReturn, TypedDict
 
@@ -29,6 +31,8 @@ else:
 
 def start(config: Config) -> None:
     """Wire the interpreter to the BEAM. Call it once, on the main thread."""
+    global _main
+    _main = _thread.get_ident()
     _types.configure(with_decimal=config["decimal"])
     _output.install(config["sink"], config["leader"])
     signal.signal(config["signal"], _interrupt)
@@ -40,8 +44,23 @@ def start(config: Config) -> None:
 
 def _interrupt(_signal: int, frame: FrameType | None) -> None:
     # The native side sends the signal again until the call has ended.
-    if _erlang.interrupted() and not _imports.is_under_way(frame):
+    if not _erlang.interrupted():
+        return
+    if _listener is not None:
+        _listener()
+    elif not _imports.is_under_way(frame):
         raise Cancelled
+
+
+_main: int | None = None
+_listener: Callable[[], object] | None = None
+
+
+def listen(listener: Callable[[], object] | None) -> None:
+    """Have the main thread, if this is it, call the listener instead of being interrupted."""
+    global _listener
+    if _thread.get_ident() == _main:
+        _listener = listener
 
 
 def _fork() -> NoReturn:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import _erlang
 from erlang._exceptions import Closed, ElixirError
 from erlang._output import current_leader
+from erlang._request import asker, span
 from erlang._terms import Atom
 
 TYPE_CHECKING = False
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from erlang._terms import Pid
+
+    Question = tuple[object, ...]
 
 _ASK = Atom("py_ask")
 _CALL, _HAS = Atom("call"), Atom("has")
@@ -52,11 +57,14 @@ class Function:
 
 def call(name: str, /, *args: object, **kwargs: object) -> object:
     """Call the Elixir function that is registered under `name`, and wait for what it returns."""
+    return ask_for(_call("call", name, args, kwargs))
+
+
+def _call(who: str, name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> Question:
     if not isinstance(name, str):
-        raise TypeError(
-            f"call() expects the name of a function (str), got {type(name).__qualname__}"
-        )
-    return ask_for((_CALL, str(name), list(args), kwargs))
+        got = type(name).__qualname__
+        raise TypeError(f"{who}() expects the name of a function (str), got {got}")
+    return (_CALL, str(name), list(args), kwargs)
 
 
 def ask_for(what: tuple[object, ...]) -> Any:
@@ -69,9 +77,9 @@ def ask_for(what: tuple[object, ...]) -> Any:
 
 async def acall(name: str, /, *args: object, **kwargs: object) -> object:
     """The same in a coroutine: the event loop goes on meanwhile."""
-    import asyncio
+    from erlang._awaiting import ask_and_await
 
-    return await asyncio.to_thread(call, name, *args, **kwargs)
+    return await ask_and_await(_call("acall", name, args, kwargs))
 
 
 def whereis(name: str) -> Pid | None:
@@ -104,7 +112,13 @@ def function(name: str) -> Callable[..., object]:
 
 
 def _ask(what: tuple[object, ...]) -> tuple[str, Any]:
-    return _erlang.ask(_ASK, (current_leader(), what))
+    question = (current_leader(), what, span.get())
+    # Only sessions with a thread of their own have that imported.
+    threads: Any = sys.modules.get("erlang._threads")
+    thread = threads and threads.here()
+    ask = thread.ask if thread else _erlang.ask
+    answer: tuple[str, Any] = ask(_ASK, question, asker.get())
+    return answer
 
 
 def _error(kind: str, what: Any) -> Exception:

@@ -8,6 +8,7 @@ import sys
 from types import ModuleType
 
 from erlang._compile import Program, awaits, program
+from erlang._sessions import current
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,14 @@ def new_base() -> ModuleType:
     own_names = dict(vars(base))
     vars(base).update(vars(builtins), **own_names, __builtins__=builtins)
     return base
+
+
+def forget_base(base: ModuleType) -> None:
+    """End what a pool had that was stopped."""
+    from erlang import _sessions, _streams
+
+    _sessions.forget(base)
+    _streams.forget(base)
 
 
 def init(
@@ -56,7 +65,13 @@ def run(
     if "__builtins__" in variables:
         raise ValueError("no variable may be called __builtins__")
     compiled = program(source, file, line, wants_value)
-    return _run(compiled, {"__name__": "__main__", **variables, "__builtins__": vars(base)})
+    session = current()
+    if session is None:
+        namespace = {"__name__": "__main__", **variables, "__builtins__": vars(base)}
+    else:
+        namespace = session.namespace
+        namespace.update(variables)
+    return _run(compiled, namespace)
 
 
 def _run(compiled: Program, namespace: Namespace) -> object:

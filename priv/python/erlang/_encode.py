@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from erlang._channel import Channel
+    from erlang._iterator import Iterator
 
     Fields = dict[str, Any]
 
@@ -153,6 +154,12 @@ def _special_exponent(coef: Atom) -> Any:
     return _SPECIAL_DECIMALS[coef]
 
 
+def _iterator(fields: Fields) -> Iterator:
+    from erlang._iterator import Iterator
+
+    return Iterator(fields["enumerable"])
+
+
 def _channel(fields: Fields) -> Channel:
     from erlang._channel import Channel
 
@@ -168,6 +175,7 @@ _BUILDERS: dict[str, Callable[[Fields], object]] = {
     "Elixir.MapSet": _set,
     "Elixir.NaiveDateTime": _naive_datetime,
     "Elixir.Py.Channel": _channel,
+    "Elixir.Py.Iterator": _iterator,
     "Elixir.Range": _range,
     "Elixir.Time": _time,
 }

@@ -50,3 +50,9 @@ class DecodeError(ValueError):
     """A Python value has no Elixir value."""
 
     __module__ = "erlang"
+
+
+class SessionLostError(RuntimeError):
+    """The session that a call was to run in has ended."""
+
+    __module__ = "erlang"

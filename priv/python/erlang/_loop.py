@@ -11,7 +11,7 @@ from collections import deque
 from contextvars import Context, copy_context
 
 import _erlang
-from erlang import _output
+from erlang import _output, _request
 from erlang._exceptions import Cancelled
 
 TYPE_CHECKING = False
@@ -51,10 +51,12 @@ def abandon() -> None:
             return
 
 
-def submit(key: int, coroutine: Coroutine[Any, Any, object], handle: object) -> None:
+def submit(
+    key: int, coroutine: Coroutine[Any, Any, object], handle: object, asker: object
+) -> None:
     """Run the coroutine in the context of the caller, then give its outcome to `handle`."""
     global _woken
-    job = _Job(key, _current(), coroutine, handle)
+    job = _Job(key, _current(), coroutine, handle, asker)
     _jobs[key] = job
     _inbox.append((job, copy_context()))
     # Waking a loop costs more than starting a task: one that was woken takes all there is. The
@@ -112,7 +114,7 @@ _abandoned = 0  # how many loops
 class _Job:
     """A coroutine on its way. It keeps its task alive, which asyncio does not."""
 
-    __slots__ = ("coroutine", "handle", "key", "loop", "task")
+    __slots__ = ("asker", "coroutine", "handle", "key", "loop", "task")
 
     def __init__(
         self,
@@ -120,7 +122,9 @@ class _Job:
         loop: asyncio.AbstractEventLoop,
         coroutine: Coroutine[Any, Any, object],
         handle: object,
+        asker: object,
     ) -> None:
+        self.asker = asker
         self.key = key
         self.loop = loop
         self.coroutine = coroutine
@@ -128,6 +132,7 @@ class _Job:
         self.task: asyncio.Task[object] | None = None
 
     def start(self) -> None:
+        _request.asker.set(self.asker)
         try:
             self.task = self.loop.create_task(self.coroutine)
             self.task.add_done_callback(self.end)
@@ -152,7 +157,7 @@ class _Job:
             return
         try:
             try:
-                _output.flush()
+                _output.flush(self.asker)
             finally:
                 _erlang.finish(self.handle, value, error)
         except BaseException:

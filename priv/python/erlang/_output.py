@@ -11,6 +11,7 @@ import threading
 from contextvars import ContextVar, copy_context
 
 import _erlang
+from erlang._request import asker
 from erlang._terms import Atom, Pid
 from erlang._text import utf8
 
@@ -53,20 +54,23 @@ def _standard_error() -> str:
     return "standard_error"
 
 
-def flush() -> bool:
-    """Send what this thread holds; True if other threads still hold partial lines."""
+def flush(request: object = None) -> bool:
+    """Send what this thread holds, and other threads of the request, which is over, or of the one
+    that this thread runs; True if there still are partial lines."""
     thread = threading.get_ident()
-    for key in [key for key in tuple(_partials) if key[0] == thread]:
-        _send_partial(key)
+    for key, partial in tuple(_partials.items()):
+        if key[0] == thread or partial.is_of(request):
+            _send_partial(key)
     return bool(_partials)
 
 
 class _Partial:
     """What one thread has written to one stream since its last line ended."""
 
-    __slots__ = ("dest", "parts", "size")
+    __slots__ = ("asker", "dest", "parts", "size")
 
     def __init__(self, dest: Pid | str) -> None:
+        self.asker = asker.get()
         self.dest = dest
         self.parts: list[str] = []
         self.size = 0
@@ -75,16 +79,24 @@ class _Partial:
         self.parts.append(text)
         self.size += len(text)
 
+    def text(self) -> str:
+        return "".join(self.parts)
 
-# Only partial lines are in here, by thread and name of the stream. A thread touches no key but
-# its own, and the dict is safe by itself, so there is no lock that an interrupt could leave held.
+    def is_of(self, request: object) -> bool:
+        if self.asker is None or request is not None:
+            return self.asker is not None and self.asker is request
+        return _erlang.runs(self.asker)
+
+
+# Only partial lines are in here, by thread and name of the stream. Who adds to one takes it out
+# meanwhile, so nobody else sends it; there is no lock that an interrupt could leave held.
 _partials: dict[tuple[int, str], _Partial] = {}
 
 
 def _send_partial(key: tuple[int, str]) -> None:
     partial = _partials.pop(key, None)
     if partial is not None:
-        _put_chars(partial.dest, "".join(partial.parts))
+        _put_chars(partial.dest, partial.text())
 
 
 def _put_chars(dest: Pid | str, text: str) -> None:
@@ -118,16 +130,17 @@ class Stream(io.TextIOBase):
 
     def _write(self, text: str) -> None:
         key, dest = (threading.get_ident(), self.name), self._dest()
-        held = _partials.get(key)
+        held = _partials.pop(key, None)
         if held is not None and held.dest != dest:
-            _send_partial(key)
+            _put_chars(held.dest, held.text())
             held = None
-        end = text.rfind("\n") + 1
+        end = _complete(text)
         if end:
-            _put_chars(dest, _taken(key) + text[:end])
+            before = held.text() if held is not None else ""
             held = None
+            _put_chars(dest, before + text[:end])
         if end < len(text):
-            _hold(key, held, dest, text[end:])
+            _hold(key, held or _Partial(dest), text[end:])
 
     def flush(self) -> None:
         _send_partial((threading.get_ident(), self.name))
@@ -142,18 +155,19 @@ class Stream(io.TextIOBase):
         """Does nothing: the encoding is Erlang's. Scripts call it to ask for UTF-8."""
 
 
-def _taken(key: tuple[int, str]) -> str:
-    partial = _partials.pop(key, None)
-    return "" if partial is None else "".join(partial.parts)
+def _complete(text: str) -> int:
+    """How much of it is to be seen at once: whole lines, and one that is written anew."""
+    end = text.rfind("\n") + 1
+    return end if text.find("\r", end) < 0 else len(text)
 
 
-def _hold(key: tuple[int, str], held: _Partial | None, dest: Pid | str, text: str) -> None:
-    if held is None:
-        held = _partials[key] = _Partial(dest)
-        _erlang.pending_output()
-    held.add(text)
-    if held.size >= _MAX_PARTIAL:
+def _hold(key: tuple[int, str], partial: _Partial, text: str) -> None:
+    partial.add(text)
+    _partials[key] = partial
+    if partial.size >= _MAX_PARTIAL:
         _send_partial(key)
+    else:
+        _erlang.pending_output()
 
 
 class _Binary(io.BufferedIOBase):
@@ -216,9 +230,12 @@ _start_thread = threading.Thread.start
 
 
 def _start(self: threading.Thread) -> None:
-    """`Thread.start`, and the thread prints where the one that starts it does."""
+    """`Thread.start`, and the thread asks and prints as the request does that starts it."""
     run, context = self.run, copy_context()
     given = vars(self).copy()
+    request = _erlang.asker()
+    if request is not None:
+        context.run(asker.set, request)
 
     def run_in_context() -> None:
         _restore_run(self, given)

@@ -10,7 +10,8 @@ use crate::wire::{Fault, Kind};
 
 /// What is asked. After it come the parts: of a call its target, name, arguments and keywords; of
 /// code its text, variables, file (or nothing) and line; of an attribute its target and name; of a
-/// reload the module.
+/// reload the module; of a request within a context that request, as a tuple that begins with its
+/// verb, and a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     Call,
@@ -18,6 +19,7 @@ pub enum Verb {
     Exec,
     GetAttr,
     Reload,
+    Within,
 }
 
 /// What is asked, for people: `math.sqrt`.
@@ -27,6 +29,19 @@ pub fn subject(verb: Verb, reader: &mut impl Read) -> String {
         Verb::Eval => String::from("eval"),
         Verb::Exec => String::from("exec"),
         Verb::Reload => format!("reload {}", name(reader)),
+        Verb::Within => inner(reader).map_or_else(|| String::from("?"), |verb| subject(verb, reader)),
+    }
+}
+
+/// What a request is that stands within another.
+fn inner(reader: &mut impl Read) -> Option<Verb> {
+    let Token::Tuple(_) = reader.next() else { return None };
+    match name(reader).as_str() {
+        "call" => Some(Verb::Call),
+        "eval" => Some(Verb::Eval),
+        "exec" => Some(Verb::Exec),
+        "getattr" => Some(Verb::GetAttr),
+        _ => None,
     }
 }
 
@@ -46,14 +61,7 @@ pub fn request<'py, R: Read>(
     verb: Verb,
     reader: &mut R,
 ) -> Result<Request<'py>, Fault> {
-    let mut parts = Parts(Decoder::new(py, interpreter, reader));
-    match verb {
-        Verb::Call => parts.call().map(Request::Call),
-        Verb::Eval => parts.source().map(Request::Eval),
-        Verb::Exec => parts.source().map(Request::Exec),
-        Verb::GetAttr => parts.function().map(Request::GetAttr),
-        Verb::Reload => Ok(Request::Reload { module: parts.name("module")? }),
-    }
+    Parts(Decoder::new(py, interpreter, reader)).request(verb)
 }
 
 /// Reads one value, the answer to a question of Python code.
@@ -70,6 +78,25 @@ pub fn value<'py, R: Read>(
 struct Parts<'py, 'a, R>(Decoder<'py, 'a, R>);
 
 impl<'py, R: Read> Parts<'py, '_, R> {
+    fn request(&mut self, verb: Verb) -> Result<Request<'py>, Fault> {
+        match verb {
+            Verb::Call => self.call().map(Request::Call),
+            Verb::Eval => self.source().map(Request::Eval),
+            Verb::Exec => self.source().map(Request::Exec),
+            Verb::GetAttr => self.function().map(Request::GetAttr),
+            Verb::Reload => Ok(Request::Reload { module: self.name("module")? }),
+            Verb::Within => self.within(),
+        }
+    }
+
+    fn within(&mut self) -> Result<Request<'py>, Fault> {
+        let nothing = || Fault::new(Kind::Encode, "what is asked within a context is no request");
+        let verb = inner(self.0.reader()).ok_or_else(nothing)?;
+        let request = Box::new(self.request(verb)?);
+        let context = self.0.variables().map_err(refused("context"))?;
+        Ok(Request::Within { request, context })
+    }
+
     fn call(&mut self) -> Result<Call<'py>, Fault> {
         let mut call = Call { function: self.function()?, arguments: Arguments::new(), keywords: None };
         self.0.arguments(&mut call.arguments).map_err(refused("args"))?;

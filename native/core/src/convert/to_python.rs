@@ -66,6 +66,10 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
         Decoder { py, interpreter, reader, keys: Keys::default(), pause: None }
     }
 
+    pub fn reader(&mut self) -> &mut R {
+        self.reader
+    }
+
     pub fn next(&mut self) -> Converted<'py> {
         self.value(0)
     }
