@@ -48,6 +48,7 @@ defmodule Py.MixProject do
       source_ref: "v#{@version}",
       groups_for_modules: [
         Calls: [Py, Py.Error, Py.Future, Py.Code, Py.Script],
+        "Shared by both": [Py.Channel, Py.State],
         "Pools and telemetry": [Py.Pool, Py.Telemetry],
         "Building and finding Python": [Py.Python, Py.Build]
       ]
