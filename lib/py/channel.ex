@@ -39,7 +39,8 @@ defmodule Py.Channel do
   ```
 
   Timeouts are seconds; the error is `TimeoutError`. A closed channel is `erlang.Closed`. A thread that waits takes no place of its
-  pool, and a coroutine takes no thread. Both stop waiting when the call that they belong to ends, however it does.
+  pool, and a coroutine takes no thread. Both stop waiting when the call that they belong to ends, however it does; a thread that
+  Python code started by itself belongs to none, and waits for as long as its process lives.
 
   ## What may be lost
 

@@ -22,8 +22,13 @@ defmodule Py.ChannelTest do
 
     borrower =
       spawn(fn ->
-        send(me, {self(), GenServer.call(pid, {:get, :infinity})})
-        receive(do: (:return -> :ok))
+        {:lent, number, _item} = lent = GenServer.call(pid, {:get, :infinity})
+        send(me, {self(), lent})
+
+        receive do
+          :return -> :ok
+          :take -> Channel.Server.taken(pid, number) && Process.sleep(:infinity)
+        end
       end)
 
     assert_receive {^borrower, {:lent, _number, item}}, 5_000
@@ -126,6 +131,17 @@ defmodule Py.ChannelTest do
     send(ends, :return)
     [other] = getters -- [getter]
     assert_receive {^other, {:error, :closed}}, 5_000
+  end
+
+  test "the end is told once the last item has arrived" do
+    channel = Channel.new()
+    fill(channel, [1])
+    {borrower, 1} = borrow(channel)
+    Channel.close(channel)
+    getter = other(fn -> Channel.get(channel) end)
+    waiting(channel, 1, 0)
+    send(borrower, :take)
+    assert_receive {^getter, {:error, :closed}}, 5_000
   end
 
   test "close lets nothing in, and what is there out" do
