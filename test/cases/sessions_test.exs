@@ -326,16 +326,16 @@ defmodule Py.Cases.SessionsTest do
   end
 
   test "a thread ends with its session", %{pool: pool} do
-    count = fn s -> eval(s, "sum(t.name == 'py-session' for t in threading.enumerate())") end
+    # In a pool of processes both are in the same worker.
     watcher = session(pool)
-    s = session(pool, thread: true)
-    # In a pool of processes it may be in the other worker.
-    {:ok, there} = count.(s)
-    assert there >= 1
+    {:ok, s} = Session.fork(watcher, [], thread: true)
+    {:ok, thread} = eval(s, "threading.get_ident()")
+    there? = "any(t.ident == thread for t in threading.enumerate())"
+    assert eval(watcher, there?, %{thread: thread}) == {:ok, true}
     :ok = exec(s, @traced)
     GenServer.stop(s)
     eventually(fn -> alive(pool) == 0 end)
-    eventually(fn -> count.(watcher) == {:ok, 0} end)
+    eventually(fn -> eval(watcher, there?, %{thread: thread}) == {:ok, false} end)
   end
 
   # --- workers ------------------------------------------------------------------------------------
