@@ -3,6 +3,7 @@ defmodule Py.Cases.CallbacksTest do
   use Py.Case, on: [:thread, :process]
 
   import ExUnit.CaptureIO
+  import ExUnit.CaptureLog
 
   require Logger
 
@@ -56,11 +57,8 @@ defmodule Py.Cases.CallbacksTest do
   @tag on: [:process]
   test "child processes are told that they cannot ask", %{pool: pool, name: name} = context do
     register(context, & &1)
-    folder = Path.join(System.tmp_dir!(), "py_children_#{System.unique_integer([:positive])}")
-    File.mkdir_p!(folder)
-    on_exit(fn -> File.rm_rf(folder) end)
 
-    File.write!(Path.join(folder, "py_children.py"), """
+    import_file(pool, "py_children", """
     import multiprocessing
 
     def ask(name):
@@ -72,13 +70,73 @@ defmodule Py.Cases.CallbacksTest do
             return pool.map(ask, [name])
     """)
 
-    :ok = exec(pool, "import sys\nsys.path.append(folder)", %{folder: folder})
-
     for {method, type} <- [{"spawn", "ImportError"}, {"fork", "RuntimeError"}] do
       refused = error(call(pool, :py_children, :run, [method, name]))
       assert {refused.type, refused.message =~ "parent"} == {type, true}
       assert from_python(context, "5") == {:ok, 5}
     end
+  end
+
+  # What another thread had locked when a child was forked is locked in it for ever: many are forked to meet that.
+  @tag on: [:process]
+  test "forked children that ask in any way hang at nothing", %{pool: pool, name: name} = context do
+    register(context, & &1)
+
+    import_file(pool, "py_forks", """
+    import asyncio, erlang, logging, os
+
+    def statuses(count, name, channel):
+        # The coroutine leaves a thread that hears for others, which the children do not have.
+        asyncio.run(acall(name))
+        return [(erlang.call(name, 1), status(name, channel))[1] for _ in range(count)]
+
+    def status(name, channel):
+        child = os.fork()
+        if child == 0:
+            logging.error("of a child")
+            os._exit(0 if has_no_way(name, channel) else 1)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def has_no_way(name, channel):
+        return (
+            refuses(erlang.call, name, 1)
+            and refuses(lambda: asyncio.run(acall(name)))
+            and refuses(channel.put, 1)
+            and not erlang.send("Elixir.Py.Output", 1)
+        )
+
+    def refuses(ask, *arguments):
+        try:
+            ask(*arguments)
+        except RuntimeError as error:
+            return "parent" in str(error)
+
+    async def acall(name):
+        return await erlang.acall(name, 1)
+    """)
+
+    {:ok, session} = Py.Session.start_link(on: pool, thread: true)
+
+    log =
+      capture_log(fn ->
+        for where <- [pool, session] do
+          assert call(where, :py_forks, :statuses, [20, name, Py.Channel.new()]) ==
+                   {:ok, List.duplicate(0, 20)}
+        end
+
+        # What a process printed comes by another way than its answers.
+        Process.sleep(50)
+      end)
+
+    assert log =~ "of a child"
+  end
+
+  defp import_file(pool, name, code) do
+    folder = Path.join(System.tmp_dir!(), "py_children_#{System.unique_integer([:positive])}")
+    File.mkdir_p!(folder)
+    on_exit(fn -> File.rm_rf(folder) end)
+    File.write!(Path.join(folder, name <> ".py"), code)
+    :ok = exec(pool, "import sys\nsys.path.append(folder)", %{folder: folder})
   end
 
   test "by name, as an attribute and imported", %{pool: pool, name: name} = context do

@@ -721,15 +721,20 @@ fn native_state(module: &Bound<'_, PyModule>) -> Option<*mut *const Interpreter>
     (!state.is_null()).then_some(state.cast())
 }
 
-/// Runs the body of a native function: no panic leaves it, and an error becomes the exception.
+/// Runs the body of a native function: no panic leaves it, and an error becomes the exception. Where this is a child that
+/// Python code forked, `in_child` runs instead, which takes no lock.
 fn native<'py>(
     py: Python<'py>,
     module: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
     body: impl FnOnce(&'static Interpreter, &[Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyAny>>,
+    in_child: impl FnOnce(Python<'py>) -> PyResult<Bound<'py, PyAny>>,
 ) -> *mut ffi::PyObject {
     let run = AssertUnwindSafe(|| {
+        if crate::fork::is_child() {
+            return in_child(py);
+        }
         // SAFETY: CPython passes the module and `count` valid arguments.
         let (module, arguments) = unsafe {
             let module = Bound::from_borrowed_ptr(py, module).cast_into_unchecked::<PyModule>();
@@ -755,22 +760,24 @@ fn native<'py>(
 
 macro_rules! native_function {
     ($name:ident, $body:path) => {
+        native_function!($name, $body, in_child: crate::natives::in_child::nothing);
+    };
+    ($name:ident, $body:path, in_child: $in_child:path) => {
         unsafe extern "C" fn $name(
             module: *mut ffi::PyObject,
             arguments: *mut *mut ffi::PyObject,
             count: ffi::Py_ssize_t,
         ) -> *mut ffi::PyObject {
             Python::attach(|py| {
-                native(py, module, arguments, count, |interpreter, arguments| {
-                    $body(interpreter, py, arguments)
-                })
+                let body = |interpreter, arguments: &[_]| $body(interpreter, py, arguments);
+                native(py, module, arguments, count, body, $in_child)
             })
         }
     };
 }
 
-native_function!(send, crate::natives::send);
-native_function!(ask, crate::natives::ask);
+native_function!(send, crate::natives::send, in_child: crate::natives::in_child::no);
+native_function!(ask, crate::natives::ask, in_child: crate::natives::in_child::refused);
 native_function!(asker, crate::natives::asker);
 native_function!(may_ask, crate::natives::may_ask);
 native_function!(runs, crate::natives::runs);

@@ -10,6 +10,7 @@ mod desk;
 mod errand;
 mod event_loop;
 mod ffi;
+pub mod fork;
 #[cfg(not(feature = "limited"))]
 mod gate;
 #[cfg(feature = "limited")]

@@ -136,3 +136,22 @@ pub fn interrupt_thread<'py>(
     }
     Ok(py.None().into_bound(py))
 }
+
+/// What these functions do where this is a child that Python code forked: nothing connects it with the BEAM.
+pub mod in_child {
+    use pyo3::exceptions::PyRuntimeError;
+    use pyo3::prelude::*;
+    use pyo3::types::PyBool;
+
+    pub fn nothing(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        Ok(py.None().into_bound(py))
+    }
+
+    pub fn no(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        Ok(PyBool::new(py, false).to_owned().into_any())
+    }
+
+    pub fn refused(_: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        Err(PyRuntimeError::new_err("this is a child process, which nobody answers: its parent can ask"))
+    }
+}

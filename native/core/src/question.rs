@@ -288,9 +288,7 @@ fn tell<'py>(
     let dispatcher = Address::Name(DISPATCHER);
     match interpreter.host.send(interpreter, dispatcher, &message.into_any()) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(PyRuntimeError::new_err(
-            "nobody is there to answer: the node is stopping, or this is a child process, whose parent can ask",
-        )),
+        Ok(false) => Err(PyRuntimeError::new_err("nobody is there to answer: the node is stopping")),
         Err(fault) => Err(PyTypeError::new_err(fault.message)),
     }
 }

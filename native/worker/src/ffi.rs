@@ -65,13 +65,6 @@ pub fn bear_no_workers() {
     BEARS_WORKERS.store(false, Ordering::SeqCst);
 }
 
-static IS_CHILD: AtomicBool = AtomicBool::new(false);
-
-/// Whether this process is a child that Python code forked.
-pub fn is_child() -> bool {
-    IS_CHILD.load(Ordering::Relaxed)
-}
-
 /// Ends this process alone, without what Python does in the end.
 pub fn end_child(status: i32) -> ! {
     // SAFETY: does not return.
@@ -83,7 +76,7 @@ extern "C" fn forked() {
     if BEARS_WORKERS.load(Ordering::SeqCst) {
         return;
     }
-    IS_CHILD.store(true, Ordering::SeqCst);
+    py_core::fork::become_child();
     for fd in [REQUESTS, ANSWERS, CONTROL] {
         // SAFETY: close is async-signal-safe. The child has copies of values that name them, in threads
         // that it does not have.

@@ -6,7 +6,6 @@ use py_core::{Fault, Interpreter, Kind};
 use pyo3::prelude::*;
 
 use crate::etf::{VERSION, Writer};
-use crate::ffi;
 use crate::frames::outgoing;
 use crate::inbox::Inbox;
 use crate::outbox::Frame;
@@ -24,10 +23,6 @@ impl Host for Worker {
         to: Address<'_>,
         message: &Bound<'_, PyAny>,
     ) -> Result<bool, Fault> {
-        // What connects a child that Python code forked is its parent's.
-        if ffi::is_child() {
-            return Ok(false);
-        }
         let (kind, to) = match to {
             Address::Pid(etf) => {
                 if !Writer::default().opaque(etf) {

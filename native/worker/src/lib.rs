@@ -172,7 +172,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Ends this process, and those that it started.
 fn leave() -> ! {
-    if ffi::is_child() {
+    if py_core::fork::is_child() {
         ffi::end_child(1);
     }
     let _ = kill_process_group(getpgrp(), Signal::KILL);

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use py_core::fork;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
@@ -60,14 +61,12 @@ impl Outbox {
 
     /// Puts a frame in line, to go out with the others.
     pub fn keep(&self, frame: &Frame) {
-        self.add(&mut self.lock(), frame);
+        if let Some(mut kept) = self.reach() {
+            self.add(&mut kept, frame);
+        }
     }
 
     fn add(&self, kept: &mut Kept, frame: &Frame) {
-        // The page is its parent's too.
-        if ffi::is_child() {
-            return;
-        }
         let len = u32::try_from(frame.content().len()).expect("frames are shorter than 4 GB");
         let before = kept.bytes.len();
         kept.bytes.extend_from_slice(&len.to_be_bytes());
@@ -79,7 +78,9 @@ impl Outbox {
 
     /// Puts a frame in line, and writes the line when it is time.
     pub fn put(&self, frame: &Frame) {
-        let mut kept = self.lock();
+        let Some(mut kept) = self.reach() else {
+            return;
+        };
         self.add(&mut kept, frame);
         let now = Instant::now();
         let since = *kept.since.get_or_insert(now);
@@ -90,16 +91,17 @@ impl Outbox {
 
     /// Bytes that were ever put in line.
     pub fn position(&self) -> u64 {
-        let kept = self.lock();
-        kept.written + kept.bytes.len() as u64
+        self.reach().map_or(0, |kept| kept.written + kept.bytes.len() as u64)
     }
 
     pub fn flush(&self) {
-        self.write(&mut self.lock());
+        if let Some(mut kept) = self.reach() {
+            self.write(&mut kept);
+        }
     }
 
     fn write(&self, kept: &mut Kept) {
-        let mut rest = if ffi::is_child() { &[] } else { &kept.bytes[..] };
+        let mut rest = &kept.bytes[..];
         while !rest.is_empty() {
             match rustix::io::write(&self.pipe, rest) {
                 Ok(written) => rest = &rest[written..],
@@ -116,9 +118,12 @@ impl Outbox {
         }
         kept.bytes.clear();
         kept.since = None;
-        if !ffi::is_child() {
-            self.page.clear(kept.written);
-        }
+        self.page.clear(kept.written);
+    }
+
+    /// None in a child that Python code forked: pipe and page are its parent's.
+    fn reach(&self) -> Option<MutexGuard<'_, Kept>> {
+        (!fork::is_child()).then(|| self.lock())
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {

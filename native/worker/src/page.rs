@@ -9,9 +9,8 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use py_core::fork;
 use py_shared::{Lane, Segment};
-
-use crate::ffi;
 
 /// Threads that are told apart. Where there is one more the last word says so, and nothing is known of what had begun.
 const THREADS: usize = 125;
@@ -50,7 +49,7 @@ impl Page {
     /// Where a caller may ask while this process looks for requests. It is our parent's where we are
     /// a child of its.
     pub fn lane(&self) -> Option<Lane<'_>> {
-        if ffi::is_child() { None } else { Lane::of(self.0.get()?) }
+        if fork::is_child() { None } else { Lane::of(self.0.get()?) }
     }
 
     /// The calling thread begins a request.

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
 use py_core::convert::{self, Read, SHARED_FROM, Token, Verb, Write, from_python};
+use py_core::fork;
 use py_core::wire::Leader;
 use py_core::{Answer as AnswerToPython, Canceller, Fault, Interpreter, Kind, Outcome, Pool, Source, Wire};
 use py_shared::Lane;
@@ -211,7 +212,7 @@ impl Drop for Answer {
 
 /// Where this is a child that Python code forked, it is done: the request is its parent's.
 fn end_child(outcome: &Outcome<'_, '_>) {
-    if !ffi::is_child() {
+    if !fork::is_child() {
         return;
     }
     let failed = matches!(outcome, Outcome::Failed(_) | Outcome::Raised(..));

@@ -7,6 +7,7 @@ it where it was.
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from contextvars import Context
 
@@ -123,6 +124,15 @@ def _expect(loop: asyncio.AbstractEventLoop) -> tuple[_Board, int, asyncio.Futur
         if _board is None:
             _board = _Board()
         return _board, *_board.expect(loop)
+
+
+def _forget() -> None:
+    # A child process has no thread that hears, and one of its parent's may have had the lock.
+    global _board, _lock
+    _lock, _board = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _take_down(board: _Board) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import _erlang
 from erlang._output import current_leader
@@ -44,7 +45,9 @@ class Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = utf8(self.format(record))
-            _erlang.send(self._sink, (_PY_LOG, _level(record), message, _metadata(record)))
+            sent = _erlang.send(self._sink, (_PY_LOG, _level(record), message, _metadata(record)))
+            if not sent and sys.stderr:  # from a child process only that comes to Logger
+                sys.stderr.write(message + "\n")
         except RecursionError:  # of the caller; to report it would recurse further
             raise
         except Exception:

@@ -7,6 +7,7 @@ Elixir does for the answer may need the session.
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import suppress
 from queue import SimpleQueue
@@ -36,6 +37,14 @@ _starting = threading.Lock()
 def here() -> SessionThread | None:
     """The session's thread that the calling one is, if it is one."""
     return getattr(_here, "thread", None)
+
+
+def _leave() -> None:
+    # Nobody in a child process waits for the thread that forked it.
+    _here.thread = None
+
+
+os.register_at_fork(after_in_child=_leave)
 
 
 class SessionThread:

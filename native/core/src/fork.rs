@@ -1,0 +1,16 @@
+//! Children that Python code forks. They have none of our threads, and what another thread had locked when they were
+//! forked is locked in them for ever: nothing that takes a lock of ours runs there.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process is such a child.
+pub fn is_child() -> bool {
+    IS_CHILD.load(Ordering::Relaxed)
+}
+
+/// This process has just been forked, and is to be such a child.
+pub fn become_child() {
+    IS_CHILD.store(true, Ordering::SeqCst);
+}
