@@ -6,7 +6,7 @@ defmodule Py.Callbacks do
 
   use GenServer
 
-  alias Py.{Asker, Awaiting, Exposed, Native, Telemetry}
+  alias Py.{Asker, Awaiting, Encoding, Exposed, Native, Telemetry}
   alias Py.Worker.Frame
 
   @names __MODULE__.Names
@@ -311,12 +311,22 @@ defmodule Py.Callbacks do
 
   @spec answer(asker, {:ok, term} | {:error, term}) :: term
   defp answer({:node, number}, answer) do
-    with :large <- Native.answer(number, {answer}), do: Native.answer_large(number, {answer})
+    with :foreign <- hand_over(number, answer), do: hand_over(number, Encoding.answer(answer))
   rescue
     # Python code made the question up: its number is none, or there is no Python in the node.
     _none in [ArgumentError, ErlangError] -> :ok
   end
 
-  defp answer({:worker, board, port, number}, answer),
-    do: send(board, {:py_answer, port, Frame.answer(number, answer)})
+  defp answer({:worker, board, port, number}, answer) do
+    frame = Frame.answer(number, answer)
+
+    frame =
+      if Frame.foreign?(frame), do: Frame.answer(number, Encoding.answer(answer)), else: frame
+
+    send(board, {:py_answer, port, frame})
+  end
+
+  defp hand_over(number, answer) do
+    with :large <- Native.answer(number, {answer}), do: Native.answer_large(number, {answer})
+  end
 end

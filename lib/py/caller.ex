@@ -3,7 +3,7 @@ defmodule Py.Caller do
 
   # The caller's side of a request: finds the pool, submits, and receives the one reply that the native side owes.
 
-  alias Py.{Error, Native, Options, Pool, Remote, Session, Telemetry, Workers}
+  alias Py.{Encoding, Error, Native, Options, Pool, Remote, Session, Telemetry, Workers}
   alias Py.Pool.Startup
 
   @type request :: tuple
@@ -85,11 +85,32 @@ defmodule Py.Caller do
   defp taken(:large, pool, tag, leader, request, timeout, wants_ticket?) do
     pool.native
     |> Native.submit_large(tag, leader, request, timeout, wants_ticket?)
-    |> accepted(pool)
+    |> taken(pool, tag, leader, request, timeout, wants_ticket?)
+  end
+
+  defp taken(:foreign, pool, tag, leader, request, timeout, wants_ticket?) do
+    case Encoding.request(request, timeout) do
+      {:ok, ^request, _timeout} ->
+        why = "a struct in it is foreign to Py.Encoder as well; this is a bug, please report it"
+        {:error, Error.new(:encode, why)}
+
+      {:ok, request, timeout} ->
+        pool.native
+        |> Native.submit(tag, leader, request, timeout, wants_ticket?)
+        |> taken(pool, tag, leader, request, timeout, wants_ticket?)
+
+      refused ->
+        refused
+    end
   end
 
   defp taken(answer, pool, _tag, _leader, _request, _timeout, _wants_ticket?),
     do: accepted(answer, pool)
+
+  @doc "A result with its value as the caller wants it."
+  @spec decode(result | nil, (term -> term) | nil) :: result | nil
+  def decode({:ok, value}, function) when function != nil, do: {:ok, function.(value)}
+  def decode(result_or_none, _function), do: result_or_none
 
   @doc "Ends a request: nothing will come, or its reply is there."
   @spec cancel(reference | Workers.ticket()) :: :cancelled | :replied
@@ -158,7 +179,7 @@ defmodule Py.Caller do
     do: Workers.run(pool, request, timeout)
 
   defp perform_inline(%Pool{telemetry?: false} = pool, request, timeout) do
-    case Native.run_inline(pool.native, Process.group_leader(), request, timeout) do
+    case run_inline(pool, request, timeout) do
       {:ok, _value} = result -> result
       {:overran, result, _nanoseconds} -> result
       {:deferred, ref} -> receive(do: ({:py_result, ^ref, result} -> result))
@@ -171,7 +192,7 @@ defmodule Py.Caller do
     ref = make_ref()
     span = Telemetry.start(pool, request, ref)
 
-    case Native.run_inline(pool.native, Process.group_leader(), request, timeout) do
+    case run_inline(pool, request, timeout) do
       {:overran, result, nanoseconds} ->
         Telemetry.overran(pool, request, nanoseconds)
         stop(span, nil, result)
@@ -186,6 +207,12 @@ defmodule Py.Caller do
       result ->
         stop(span, nil, result)
     end
+  end
+
+  defp run_inline(%Pool{native: native}, request, timeout) do
+    with :foreign <- Native.run_inline(native, Process.group_leader(), request, timeout),
+         {:ok, request, timeout} <- Encoding.request(request, timeout),
+         do: Native.run_inline(native, Process.group_leader(), request, timeout)
   end
 
   defp stop(span, ticket, result) do

@@ -130,7 +130,8 @@ defmodule Py.Runtime do
       python_path: Application.app_dir(:py, "priv/python"),
       sink: Process.whereis(Py.Output),
       decimal: Code.ensure_loaded?(Decimal),
-      set_version: Map.has_key?(MapSet.new(), :version)
+      set_version: Map.has_key?(MapSet.new(), :version),
+      structs: Py.Encoding.structs()
     }
   end
 

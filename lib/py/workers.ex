@@ -5,7 +5,7 @@ defmodule Py.Workers do
 
   import Py.Segments, only: [shared_from: 0]
 
-  alias Py.{Aside, Error, Lane, Pool, Segments, Survivor, Switchboard, Telemetry}
+  alias Py.{Aside, Encoding, Error, Lane, Pool, Segments, Survivor, Switchboard, Telemetry}
   alias Py.Pool.Startup
   alias Py.Switchboard.{Loan, Request}
   alias Py.Worker.Frame
@@ -28,19 +28,34 @@ defmodule Py.Workers do
   def run(pool, request, timeout) do
     ref = make_ref()
     span = Telemetry.start(pool, request, ref)
-
-    {verb, iovec} = Frame.encode(Process.group_leader(), request)
     deadline = Frame.deadline(timeout)
 
     {result, run} =
-      case in_lane(pool, ref, verb, deadline, iovec) do
-        {:answer, kind, run, bytes} -> {Frame.result(kind, bytes), run}
-        :left -> wait(pool, ref)
-        :busy -> ask_and_wait(pool, ref, request, verb, iovec, deadline)
-      end
+      with {{:error, %Error{kind: :encode}}, _run} = refused <-
+             run_once(pool, ref, request, deadline),
+           do: run_encoded(pool, ref, request, deadline, refused)
 
     Telemetry.stop(span, run, result)
     result
+  end
+
+  defp run_once(pool, ref, request, deadline) do
+    {verb, iovec} = Frame.encode(Process.group_leader(), request)
+
+    case in_lane(pool, ref, verb, deadline, iovec) do
+      {:answer, kind, run, bytes} -> {Frame.result(kind, bytes), run}
+      :left -> wait(pool, ref)
+      :busy -> ask_and_wait(pool, ref, request, verb, iovec, deadline)
+    end
+  end
+
+  # Whatever the worker refused, none of it ran.
+  defp run_encoded(pool, ref, request, deadline, refused) do
+    case Encoding.request(request) do
+      {:ok, ^request} -> refused
+      {:ok, encoded} -> run_once(pool, ref, encoded, deadline)
+      {:error, _error} = error -> {error, nil}
+    end
   end
 
   # The lane may lead to any worker.
@@ -59,24 +74,38 @@ defmodule Py.Workers do
   @doc "Gives a request to the pool; its reply will be `{:py_result, tag, result}`."
   @spec submit(Pool.t(), reference, pid, tuple, timeout) :: ticket | {:error, Error.t()}
   def submit(pool, tag, leader, request, timeout) do
-    times = :atomics.new(1, signed: false)
-
-    Survivor.owe(tag, pool.pid)
-
-    {verb, iovec} = Frame.encode(leader, request)
     deadline = Frame.deadline(timeout)
-    asked = %Request{ref: tag, mode: :result, verb: verb, deadline: deadline, times: times}
-    Lane.keep_order(pool)
 
-    case ask(pool, request, iovec, asked) do
-      :ok ->
-        if Survivor.answers?(tag, pool.pid),
-          do: {:py_worker, pool.pid, tag, times},
-          else: {:error, Startup.stopped(pool.name)}
+    with {:ok, request, verb, iovec} <- encode(leader, request) do
+      times = :atomics.new(1, signed: false)
+      asked = %Request{ref: tag, mode: :result, verb: verb, deadline: deadline, times: times}
+      Survivor.owe(tag, pool.pid)
+      Lane.keep_order(pool)
 
-      refused ->
-        Survivor.settle(tag)
-        refused
+      case ask(pool, request, iovec, asked) do
+        :ok ->
+          if Survivor.answers?(tag, pool.pid),
+            do: {:py_worker, pool.pid, tag, times},
+            else: {:error, Startup.stopped(pool.name)}
+
+        refused ->
+          Survivor.settle(tag)
+          refused
+      end
+    end
+  end
+
+  # What the worker would refuse would be told to nobody who could do it again.
+  defp encode(leader, request) do
+    {verb, iovec} = Frame.encode(leader, request)
+
+    if not Frame.plain?(request) and Frame.foreign?(iovec) do
+      with {:ok, request} <- Encoding.request(request) do
+        {verb, iovec} = Frame.encode(leader, request)
+        {:ok, request, verb, iovec}
+      end
+    else
+      {:ok, request, verb, iovec}
     end
   end
 

@@ -178,6 +178,13 @@ defmodule Py.Cases.InlineTest do
     eventually(fn -> inside?(pool) end)
   end
 
+  test "structs are encoded, and the call runs inline all the same", %{pool: pool} do
+    eventually(fn ->
+      {:ok, {where, 1}} = inline(pool, "where(), point['x']", %{point: %MyApp.Point{x: 1}})
+      not String.starts_with?(where, "py-")
+    end)
+  end
+
   test "a function that took too long takes the queue, others do not", %{pool: pool} do
     slow = fn -> call(pool, :time, :sleep, [0.03], [], inline: true) end
     assert slow.() == {:ok, nil}

@@ -4,6 +4,7 @@ defmodule Py.DoctestTest do
 
   doctest Py
   doctest Py.Code
+  doctest Py.Encoder
   doctest Py.Channel
   doctest Py.State
   doctest Py.Session
@@ -18,6 +19,7 @@ defmodule Py.DoctestOnProcessesTest do
 
   doctest Py
   doctest Py.Code
+  doctest Py.Encoder
   doctest Py.Channel
   doctest Py.State
   doctest Py.Session

@@ -133,7 +133,7 @@ defmodule Py.FuzzTest do
       2 -> {<<5::3>>, Py.Generator.term(2)}
       3 -> Py.bytes(:rand.bytes(20))
       4 -> [Py.Generator.term(2), &String.length/1]
-      5 -> URI.parse("http://a/b")
+      5 -> Version.parse!("1.0.0-a")
       _ -> Py.Generator.term(3)
     end
   end

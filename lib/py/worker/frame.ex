@@ -49,24 +49,68 @@ defmodule Py.Worker.Frame do
     verb = Map.fetch!(@verbs, elem(request, 0))
     body = put_elem(request, 0, leader)
 
-    if small?(request),
+    if plain?(request),
       do: {verb, [:erlang.term_to_binary(body)]},
       else: {verb, :erlang.term_to_iovec(body)}
   end
 
-  # To make one binary is faster, where nothing in it is large.
-  defp small?({:call, _target, _name, args, []}), do: small?(args, 8)
-  defp small?(_other), do: false
+  @doc "Whether it is a call with few arguments, none of them large or made of others: one binary of it is made faster."
+  @spec plain?(tuple) :: boolean
+  def plain?({:call, _target, _name, args, []}), do: plain?(args, 8)
+  def plain?(_other), do: false
 
-  defp small?([], _left), do: true
+  defp plain?([], _left), do: true
 
-  defp small?([arg | args], left) when is_number(arg) or is_atom(arg),
-    do: left > 0 and small?(args, left - 1)
+  defp plain?([arg | args], left) when is_number(arg) or is_atom(arg),
+    do: left > 0 and plain?(args, left - 1)
 
-  defp small?([arg | args], left) when is_binary(arg),
-    do: left > 0 and byte_size(arg) < 1024 and small?(args, left - 1)
+  defp plain?([arg | args], left) when is_binary(arg),
+    do: left > 0 and byte_size(arg) < 1024 and plain?(args, left - 1)
 
-  defp small?(_args, _left), do: false
+  defp plain?(_args, _left), do: false
+
+  # The names of known structs, as they stand behind the key.
+  @structs Map.new(Py.Encoding.structs(), &{Atom.to_string(&1), []})
+  @struct_key "__struct__"
+  @binary 109
+
+  @doc "Whether there may be a struct in an encoded term that the type table does not know."
+  @spec foreign?([binary]) :: boolean
+  def foreign?([piece | rest]),
+    do: foreign_in?(piece) or rest |> behind_head(piece) |> foreign?()
+
+  def foreign?([]), do: false
+
+  # A large binary is a piece of its own, behind its length: it may be of any size.
+  defp behind_head([content | rest] = pieces, piece) when byte_size(piece) >= 5 do
+    if binary_part(piece, byte_size(piece), -5) == <<@binary, byte_size(content)::32>>,
+      do: rest,
+      else: pieces
+  end
+
+  defp behind_head(pieces, _piece), do: pieces
+
+  defp foreign_in?(piece) do
+    piece
+    |> :binary.matches(@struct_key)
+    |> Enum.any?(fn {at, len} -> not known?(piece, at + len) end)
+  end
+
+  # An atom: its tag, the length of its name in one byte or two, its name.
+  defp known?(piece, at) do
+    case piece do
+      <<_::binary-size(at), tag, len, name::binary-size(len), _::binary>>
+      when tag in [115, 119] ->
+        is_map_key(@structs, name)
+
+      <<_::binary-size(at), tag, len::16, name::binary-size(len), _::binary>>
+      when tag in [100, 118] ->
+        is_map_key(@structs, name)
+
+      _no_atom ->
+        false
+    end
+  end
 
   @spec request(id, byte, non_neg_integer, binary) :: iodata
   def request(id, verb, deadline, body),

@@ -47,6 +47,7 @@ rustler::atoms! {
     stuck,
     stopped,
     large,
+    foreign,
     left,
     cancelled,
     replied,

@@ -95,8 +95,8 @@ impl Inline for Here<'_, '_> {
     fn defer(&mut self) -> Arc<Ticket> {
         let tag = self.env.make_ref().encode(self.env);
         self.result = Some(tag);
-        let call =
-            Call::any(Caller::new(self.env.pid(), tag), self.leader, self.verb, self.request, &tape::MEDIUM);
-        self.pool.ticket(call, self.timeout)
+        let caller = Caller::new(self.env.pid(), tag);
+        let call = Call::any(caller, self.leader, self.verb, self.request, &tape::MEDIUM);
+        self.pool.ticket(call.expect("it was read, and so are only known structs in it"), self.timeout)
     }
 }

@@ -2,6 +2,7 @@
 
 mod atoms;
 mod ffi;
+mod foreign;
 mod host;
 mod inline;
 mod quick;
@@ -93,6 +94,8 @@ struct BootConfig {
     sink: LocalPid,
     decimal: bool,
     set_version: bool,
+    /// Those that the type table knows.
+    structs: Vec<Atom>,
 }
 
 /// Boots Python on a thread of its own, which tells the caller with `{:py_booted, ref, result}`.
@@ -126,6 +129,7 @@ fn boot(env: Env<'_>, tag: Term<'_>, config: BootConfig) -> NifResult<Atom> {
         message.end_tuple(3);
         message.send(&caller);
     };
+    foreign::learn(config.structs);
     py_core::reset_signals_in_forked_children();
     boot_python(home, facts, Box::new(Node), Box::new(ready))
         .map(|()| atoms::ok())
@@ -245,7 +249,8 @@ fn stacktrace(env: Env<'_>, pool: ResourceArc<PoolResource>, tag: Term<'_>) -> A
     atoms::ok()
 }
 
-/// `:ok`, or a ticket where one is asked for; `:large` where this would take a scheduler too long.
+/// `:ok`, or a ticket where one is asked for; `:large` where this would take a scheduler too long,
+/// `:foreign` where the type table does not know one of its structs.
 #[rustler::nif]
 fn submit<'a>(
     env: Env<'a>,
@@ -259,7 +264,7 @@ fn submit<'a>(
     let (verb, _) = work::verb(request).ok_or(Error::BadArg)?;
     let timeout = duration(timeout)?;
     let call = match Call::small(Caller::new(env.pid(), tag), leader, verb, request) {
-        Ok(call) => call,
+        Ok(call) => Some(call),
         Err(_) if terms::is_large(request) => return Ok(atoms::large().encode(env)),
         Err(caller) => Call::any(caller, leader, verb, request, &tape::MEDIUM),
     };
@@ -286,10 +291,11 @@ fn ask<'a>(
         None => Caller::new(env.pid(), tag),
     };
     let call = match Call::small(caller, leader, verb, request) {
-        Ok(call) => call,
+        Ok(call) => Some(call),
         Err(_) if terms::is_large(request) => return Ok(atoms::large().encode(env)),
         Err(caller) => Call::any(caller, leader, verb, request, &tape::MEDIUM),
     };
+    let Some(call) = call else { return Ok(atoms::foreign().encode(env)) };
     let ticket = pool.pool.ticket(call, timeout);
     let kept = wants_ticket.then(|| TicketResource { ticket: ticket.clone(), pool: pool.pool.clone() });
     if let Err(reason) = pool.pool.submit(ticket) {
@@ -328,8 +334,13 @@ fn run_inline<'a>(env: Env<'a>, arguments: [Term<'a>; 4]) -> NifResult<Term<'a>>
     let (verb, parts) = work::verb(request).ok_or(Error::BadArg)?;
     let quick = if verb == Verb::Call { Quick::of(parts.clone()) } else { None };
     let draft = if quick.is_none() { Draft::record(parts, &tape::SMALL) } else { None };
-    if quick.is_none() && draft.is_none() && terms::is_large(request) {
-        return Ok(atoms::large().encode(env));
+    if quick.is_none() && draft.is_none() {
+        if terms::is_large(request) {
+            return Ok(atoms::large().encode(env));
+        }
+        if foreign::is_in(request) {
+            return Ok(atoms::foreign().encode(env));
+        }
     }
     let timeout = duration(timeout)?;
     let mut here = Here {
@@ -360,7 +371,8 @@ fn run_inline<'a>(env: Env<'a>, arguments: [Term<'a>; 4]) -> NifResult<Term<'a>>
     })
 }
 
-/// Hands an answer to the Python thread that asked; `:large` where this would take a scheduler too long.
+/// Hands an answer to the Python thread that asked; `:large` where this would take a scheduler too long,
+/// `:foreign` where the type table does not know one of its structs.
 #[rustler::nif]
 fn answer(number: u64, value: Term<'_>) -> Atom {
     if terms::is_large(value) {
@@ -376,6 +388,9 @@ fn answer_large(number: u64, value: Term<'_>) -> Atom {
 }
 
 fn hand_over(number: u64, value: Term<'_>) -> Atom {
+    if foreign::is_in(value) {
+        return atoms::foreign();
+    }
     if let Some(interpreter) = MAIN.get() {
         interpreter.questions.answer(number, Box::new(Answered::copy(value)));
     }
@@ -420,10 +435,11 @@ fn submit_large<'a>(
 fn accept<'a>(
     env: Env<'a>,
     pool: &ResourceArc<PoolResource>,
-    call: Call,
+    call: Option<Call>,
     timeout: Option<Duration>,
     wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
+    let Some(call) = call else { return Ok(atoms::foreign().encode(env)) };
     let ticket = pool.pool.ticket(call, timeout);
     let kept = wants_ticket.then(|| TicketResource { ticket: ticket.clone(), pool: pool.pool.clone() });
     Ok(match (pool.pool.submit(ticket), kept) {

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::atoms;
 use crate::ffi::{self, Elements, Entries};
+use crate::foreign;
 use crate::terms;
 
 /// What is recorded: longer texts are better shared with the caller than copied.
@@ -65,7 +66,7 @@ thread_local! {
 }
 
 impl Tape {
-    /// None where the request is beyond the limits, or nests deeply.
+    /// None where the request is beyond the limits, nests deeply, or has a struct that is foreign.
     pub fn record(verb: Verb, parts: Elements<'_>, limits: &Limits) -> Option<Self> {
         let mut draft = Draft::record(parts, limits)?;
         let is_small = draft.0.len() <= MEDIUM.bytes;
@@ -90,7 +91,7 @@ impl Tape {
 pub struct Draft(Vec<u8>);
 
 impl Draft {
-    /// None where the request is beyond the limits, or nests deeply.
+    /// None where the request is beyond the limits, nests deeply, or has a struct that is foreign.
     pub fn record(parts: Elements<'_>, limits: &Limits) -> Option<Self> {
         let mut draft = Draft(SCRATCH.take());
         draft.0.clear();
@@ -191,6 +192,9 @@ impl Recorder<'_> {
                 Ok(bytes) => self.text(tag, bytes.as_slice()),
                 Err(_) => self.refuse(NOT_BINARY),
             };
+        }
+        if name.is_some_and(foreign::is_named) {
+            return None;
         }
         self.count(if name.is_some() { STRUCT } else { MAP }, map.map_size().ok()?)?;
         for (key, value) in Entries::of(map)? {

@@ -11,6 +11,7 @@ use rustler::{LocalPid, Term};
 
 use crate::atoms;
 use crate::ffi::{self, Elements, Letter};
+use crate::foreign;
 use crate::reply::Caller;
 use crate::tape::{self, Limits, Tape};
 use crate::terms::{TermReader, etf};
@@ -38,11 +39,21 @@ impl Call {
         }
     }
 
-    /// Any request; what is beyond the limits is copied as terms.
-    pub fn any(caller: Caller, leader: Term<'_>, verb: Verb, request: Term<'_>, limits: &Limits) -> Self {
+    /// Any request without a struct that is foreign; what is beyond the limits is copied as terms.
+    pub fn any(
+        caller: Caller,
+        leader: Term<'_>,
+        verb: Verb,
+        request: Term<'_>,
+        limits: &Limits,
+    ) -> Option<Self> {
         let tape = parts(request).and_then(|parts| Tape::record(verb, parts, limits));
-        let record = tape.map_or_else(|| Record::Letter(verb, Letter::copy(&[request])), Record::Tape);
-        Call::new(caller, leader, record)
+        let record = match tape {
+            Some(tape) => Record::Tape(tape),
+            None if foreign::is_in(request) => return None,
+            None => Record::Letter(verb, Letter::copy(&[request])),
+        };
+        Some(Call::new(caller, leader, record))
     }
 
     fn new(caller: Caller, leader: Term<'_>, record: Record) -> Self {

@@ -24,8 +24,8 @@ def from_struct(name: str, fields: dict[str, object]) -> object:
     build = _BUILDERS.get(name)
     if build is None:
         raise EncodeError(
-            f"{_shown(name)} has no Python value; "
-            "pass a map (Map.from_struct/1) or one of its fields"
+            f"{_shown(name)} has no Python value; give it one by Py.Encoder "
+            "(@derive or defimpl), or pass a map (Map.from_struct/1) or one of its fields"
         )
     try:
         return build(fields)
