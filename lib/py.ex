@@ -27,6 +27,8 @@ defmodule Py do
       {:ok, "a/b"}
       iex> Py.call(:json, :dumps, [%{a: 1}], kwargs: [sort_keys: true], timeout: 5_000)
       {:ok, ~s({"a": 1})}
+      iex> Py.call(:uuid, :UUID, [String.duplicate("00", 16)], decode: &String.length/1)
+      {:ok, 36}
 
   ## Options
 
@@ -35,7 +37,7 @@ defmodule Py do
   @spec call(target, name, list, keyword) :: result
   def call(target, name, args \\ [], options \\ []) do
     {request, options} = request!(target, name, args, options, :call, "Py.call")
-    request |> Context.wrap(options) |> Caller.run(options)
+    request |> Context.wrap(options) |> Caller.run(options) |> Caller.decode(options.decode)
   end
 
   @doc """
@@ -51,12 +53,12 @@ defmodule Py do
 
   ## Options
 
-  #{Options.docs(:code)}
+  #{Options.docs(:eval)}
   """
   @spec eval(code, variables, keyword) :: result
   def eval(code, variables \\ %{}, options \\ []) do
     {request, options} = code!(:eval, code, variables, options, "Py.eval")
-    request |> Context.wrap(options) |> Caller.run(options)
+    request |> Context.wrap(options) |> Caller.run(options) |> Caller.decode(options.decode)
   end
 
   @doc """
@@ -80,7 +82,10 @@ defmodule Py do
   @spec getattr(target, name, keyword) :: result
   def getattr(target, name, options \\ []) do
     options = Options.check!(options, :getattr, "Py.getattr")
-    Caller.run({:getattr, name!(target, :target), name!(name, :name)}, options)
+
+    {:getattr, name!(target, :target), name!(name, :name)}
+    |> Caller.run(options)
+    |> Caller.decode(options.decode)
   end
 
   @doc """
@@ -125,8 +130,8 @@ defmodule Py do
   list, a file, a cursor, whatever Python can iterate.
 
   Nothing is called before it is enumerated, and each enumeration calls anew. Items are bare values; an error raises
-  `Py.Error`, after the items that came before it. `timeout:` is for each item. When the consumer has enough or fails, the
-  generator is closed before the stream returns: its `finally` has run.
+  `Py.Error`, after the items that came before it. `timeout:` and `decode:` are for each item. When the consumer has enough
+  or fails, the generator is closed before the stream returns: its `finally` has run.
 
       iex> Py.stream(:builtins, :range, [5]) |> Enum.map(& &1 * 2)
       [0, 2, 4, 6, 8]
@@ -154,7 +159,8 @@ defmodule Py do
       :timeout
   """
   @spec await(Future.t(), timeout) :: result
-  def await(%Future{} = future, timeout \\ :infinity), do: Future.await(future, timeout)
+  def await(%Future{} = future, timeout \\ :infinity),
+    do: future |> Future.await(timeout) |> Caller.decode(future.decode)
 
   @doc """
   The result of a future if it comes within the timeout, else `nil`; never cancels.
@@ -166,7 +172,8 @@ defmodule Py do
       :ok
   """
   @spec yield(Future.t(), timeout) :: result | nil
-  def yield(%Future{} = future, timeout \\ 5_000), do: Future.yield(future, timeout)
+  def yield(%Future{} = future, timeout \\ 5_000),
+    do: future |> Future.yield(timeout) |> Caller.decode(future.decode)
 
   @doc """
   Ends a call: `:ok`, or its result if that was already there. No message of it is left or will come.
@@ -176,7 +183,8 @@ defmodule Py do
       :ok
   """
   @spec cancel(Future.t()) :: :ok | result
-  def cancel(%Future{} = future), do: Future.cancel(future)
+  def cancel(%Future{} = future),
+    do: future |> Future.cancel() |> Caller.decode(future.decode)
 
   @doc """
   Waits for several futures; the results are in the order of the futures. The timeout is one for all of them.
@@ -187,14 +195,24 @@ defmodule Py do
   """
   @spec await_many([Future.t()], timeout) :: [result]
   def await_many(futures, timeout \\ :infinity)
-  def await_many(futures, :infinity), do: Enum.map(futures, &Future.await(&1, :infinity))
+
+  def await_many(futures, :infinity),
+    do: futures |> Enum.map(&Future.await(&1, :infinity)) |> decode(futures)
 
   def await_many(futures, timeout) do
     deadline = System.monotonic_time(:millisecond) + timeout
 
-    for future <- futures do
-      Future.await(future, max(deadline - System.monotonic_time(:millisecond), 0))
-    end
+    results =
+      for future <- futures do
+        Future.await(future, max(deadline - System.monotonic_time(:millisecond), 0))
+      end
+
+    decode(results, futures)
+  end
+
+  # When all are there: what a function raises leaves no messages behind.
+  defp decode(results, futures) do
+    for {result, future} <- Enum.zip(results, futures), do: Caller.decode(result, future.decode)
   end
 
   @doc """
@@ -286,8 +304,8 @@ defmodule Py do
 
   # What `erlang/__init__.py` has: a function of that name could be called by `erlang.call` only.
   @own_names ~w(Atom Cancelled Channel Closed DecodeError ElixirError EncodeError Pid Port Ref SessionLostError acall
-                annotations aprogress call progress send span state_clear state_decr state_delete state_get state_incr
-                state_keys state_set telemetry traceparent whereis)
+                annotations aprogress call progress register_encoder send span state_clear state_decr state_delete
+                state_get state_incr state_keys state_set telemetry traceparent whereis)
 
   # Names that Python can write as such.
   defp callable!(name) do
@@ -484,7 +502,7 @@ defmodule Py do
     if not is_map(variables) or is_struct(variables),
       do: raise(ArgumentError, no_map(variables, who))
 
-    options = Options.check!(options, :code, who)
+    options = Options.check!(options, kind, who)
     {source, file, line} = place(code, options, who)
     {{kind, source, variables, file, line}, options}
   end

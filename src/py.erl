@@ -1,7 +1,7 @@
 %% @doc Python for Erlang: the functions of the Elixir module `Py'.
 %%
 %% Names are atoms, binaries or charlists; keyword arguments, variables and options are maps or proplists. The options are
-%% those of `Py': `timeout', `on', `inline', and `file' and `line' for code. An error is the map of a `Py.Error', with keys
+%% those of `Py': `timeout', `on', `inline', `decode', and `file' and `line' for code. An error is the map of a `Py.Error', with keys
 %% such as `kind', `type', `message' and `traceback'.
 %%
 %% ```

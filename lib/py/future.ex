@@ -4,7 +4,7 @@ defmodule Py.Future do
 
   The process that made it, its `owner`, gets exactly one message `{:py_result, future.ref, result}`, unless it cancels
   before. It either gives the future to one of these functions, once, or receives the message itself, as in
-  `handle_info/2`; not both.
+  `handle_info/2`; not both. The message has the value as it came, whatever `decode:` says.
 
       iex> future = Py.async_call(:math, :sqrt, [16])
       iex> ref = future.ref
@@ -16,7 +16,7 @@ defmodule Py.Future do
   alias Py.Stream.Feeder
 
   @enforce_keys [:ref, :owner, :pool]
-  defstruct [:ref, :owner, :pool, :ticket, :span, :taken]
+  defstruct [:ref, :owner, :pool, :ticket, :span, :taken, :decode]
 
   @typedoc "`pool` is where it runs. The other fields are Py's own."
   @type t :: %__MODULE__{ref: reference, owner: pid, pool: atom | {atom, node}}
@@ -26,15 +26,24 @@ defmodule Py.Future do
 
   @doc false
   @spec start(Caller.request(), map) :: t
-  def start(_request, %{return: :object, on: on}),
+  def start(request, %{decode: nil} = options), do: begin(request, options)
+
+  def start(_request, %{stream_to: pid}) when pid != nil do
+    raise ArgumentError,
+          "decode: cannot go with stream_to:, whose messages have the items as they are: decode them where they are received"
+  end
+
+  def start(request, options), do: %{begin(request, options) | decode: options.decode}
+
+  defp begin(_request, %{return: :object, on: on}),
     do: refused(on, make_ref(), Caller.no_objects())
 
-  def start(request, %{stream_to: pid} = options) when pid != nil do
+  defp begin(request, %{stream_to: pid} = options) when pid != nil do
     {feeder, ref} = Py.Stream.to(pid, request, options)
     new(options.on, ref, {:py_stream, feeder}, nil)
   end
 
-  def start(request, %{on: {pool, node} = on, timeout: timeout}) do
+  defp begin(request, %{on: {pool, node} = on, timeout: timeout}) do
     owner = self()
     ref = make_ref()
 
@@ -46,10 +55,10 @@ defmodule Py.Future do
     new(on, ref, proxy, nil)
   end
 
-  def start(request, %{on: session} = options) when is_pid(session) and node(session) != node(),
-    do: start(request, %{options | on: {session, node(session)}})
+  defp begin(request, %{on: session} = options) when is_pid(session) and node(session) != node(),
+    do: begin(request, %{options | on: {session, node(session)}})
 
-  def start(request, %{on: name, timeout: timeout}) do
+  defp begin(request, %{on: name, timeout: timeout}) do
     ref = make_ref()
 
     case Caller.pool(name, timeout) do

@@ -30,6 +30,12 @@ defmodule Py.Options do
       default: :value,
       doc: "`:value`; `:object` comes with a later version and is an error until then"
     ],
+    decode: [
+      type: {:function, 1},
+      default: nil,
+      doc:
+        "a function of the value of a result, which the calling process gets in its place; what it raises is raised there"
+    ],
     inline: [
       type: :boolean,
       default: false,
@@ -256,7 +262,8 @@ defmodule Py.Options do
     session: @session ++ [idle_timeout: [default: :infinity] ++ @idle_timeout],
     kept_session:
       Keyword.delete(@session, :name) ++ [idle_timeout: [default: 300_000] ++ @idle_timeout],
-    code: Keyword.delete(@call, :kwargs) ++ @place,
+    eval: Keyword.delete(@call, :kwargs) ++ @place,
+    exec: Keyword.drop(@call, [:kwargs, :decode]) ++ @place,
     getattr: Keyword.drop(@call, [:kwargs, :progress, :traceparent]),
     gather: Keyword.drop(@call, [:kwargs, :inline]),
     cast: Keyword.take(@call, [:kwargs, :timeout, :on, :progress, :traceparent]),
@@ -271,7 +278,8 @@ defmodule Py.Options do
           :call
           | :async_call
           | :stream
-          | :code
+          | :eval
+          | :exec
           | :getattr
           | :gather
           | :cast

@@ -56,9 +56,11 @@ defmodule Py.Stream do
 
   @doc false
   @spec new(tuple, map) :: Enumerable.t()
-  def new(request, options) do
-    Stream.resource(fn -> open(request, options) end, &next/1, &close/1)
-  end
+  def new(request, %{decode: nil} = options),
+    do: Stream.resource(fn -> open(request, options) end, &next/1, &close/1)
+
+  def new(request, %{decode: function} = options),
+    do: request |> new(%{options | decode: nil}) |> Stream.map(function)
 
   defp open(request, options) do
     ref = :erlang.alias()

@@ -5,8 +5,8 @@ defmodule Py.OptionsTest do
 
   test "an unknown option is named, and so are the known ones" do
     message =
-      "unknown options :nope, :no for Py.call; known are :kwargs, :timeout, :on, :return, :inline, " <>
-        ":progress, :traceparent"
+      "unknown options :nope, :no for Py.call; known are :kwargs, :timeout, :on, :return, :decode, " <>
+        ":inline, :progress, :traceparent"
 
     assert_raise ArgumentError, message, fn -> Py.call(:math, :sqrt, [4], nope: 1, no: 2) end
 
@@ -26,6 +26,7 @@ defmodule Py.OptionsTest do
           {[on: "Py"], "the name of a pool, {pool, node}, or a session"},
           {[return: :nope], "one of :value, :object"},
           {[inline: 1], "true or false"},
+          {[decode: &max/2], "a function of arity 1"},
           {[progress: &abs/1], "a function of arity 3"},
           {[progress: :yes], "a function of arity 3"},
           {[traceparent: "00-0-0-00"],
@@ -121,7 +122,7 @@ defmodule Py.OptionsTest do
   end
 
   test "every option is documented, with its default" do
-    for schema <- [:call, :code, :cast, :gather, :pool] do
+    for schema <- [:call, :eval, :exec, :cast, :gather, :pool] do
       docs = Options.docs(schema)
       for key <- schema |> Options.defaults() |> Map.keys(), do: assert(docs =~ "`#{key}:`")
     end
