@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import decimal
+import enum
+import fractions
 import math
 import pathlib
 import sys
@@ -9,6 +12,9 @@ import unittest
 import uuid
 import zoneinfo
 from datetime import timedelta, timezone
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
+from unittest import mock
 
 import beam
 from erlang import Atom, DecodeError, _types
@@ -51,6 +57,70 @@ class PlainTest(Case):
         ):
             fields: dict[str, object] = {"first": first, "last": last, "step": value.step}
             self.assertEqual(_types.describe(value), Struct("Elixir.Range", fields))
+
+
+class RecordsTest(Case):
+    def test_dataclasses(self) -> None:
+        @dataclasses.dataclass
+        class Item:
+            kind: ClassVar[int] = 1
+            name: str
+            tags: list[str] = dataclasses.field(default_factory=list, repr=False)
+
+        class Below(Item):
+            other = 2
+
+        for cls in (Item, Below):
+            self.assertEqual(_types.describe(cls("a", ["b"])), {"name": "a", "tags": ["b"]})
+        self.refused(Item, "builtins.type has no Elixir value")
+
+    def test_attrs(self) -> None:
+        class Item:
+            __attrs_attrs__ = (SimpleNamespace(name="name"), SimpleNamespace(name="_size"))
+
+            def __init__(self, name: str, size: int) -> None:
+                self.name, self._size, self.other = name, size, 1
+
+        self.assertEqual(_types.describe(Item("a", 2)), {"name": "a", "_size": 2})
+
+    def test_pydantic(self) -> None:
+        for version, dump in ((2, "model_dump"), (1, "dict")):
+            base = type("BaseModel", (), {"__module__": "pydantic.main"})
+            module = ModuleType("pydantic.main")
+            module.BaseModel = base  # type: ignore[attr-defined]
+            model = type("Model", (base,), {dump: lambda _self, version=version: {"v": version}})
+            self.refused(model(), "Model has no Elixir value")
+            with mock.patch.dict(sys.modules, {"pydantic.main": module}):
+                self.assertEqual(_types.describe(model()), {"v": version})
+
+    def test_enums(self) -> None:
+        class Color(enum.Enum):
+            RED = ("red", 1)
+
+        class Flag(enum.Flag):
+            A = 1
+            B = 2
+
+        self.assertEqual(_types.describe(Color.RED), ("red", 1))
+        self.assertEqual(_types.describe(Flag.A | Flag.B), 3)
+
+    def test_numbers_and_paths(self) -> None:
+        self.assertEqual(_types.describe(fractions.Fraction(1, -3)), "-1/3")
+        for path, name in (
+            (pathlib.Path("a") / "é", "a/é".encode()),
+            (pathlib.Path("a\udcff"), b"a\xff"),
+            (pathlib.PureWindowsPath("c:/a"), b"c:\\a"),
+        ):
+            self.assertEqual(_types.describe(path), name)
+
+    def test_what_cannot_be_read(self) -> None:
+        @dataclasses.dataclass
+        class Item:
+            name: Any
+
+        item = Item(1)
+        del item.name
+        self.refused(item, "Item cannot be read: .*name")
 
 
 class DatesTest(Case):

@@ -64,6 +64,8 @@ pub(crate) struct Hooks {
     pub(crate) cancelled: Py<PyAny>,
     pub(crate) from_struct: Py<PyAny>,
     pub(crate) describe: Py<PyAny>,
+    pub(crate) encoders: Py<PyDict>,
+    pub(crate) has_encoder: Py<PyAny>,
     pub(crate) describe_error: Py<PyAny>,
     pub(crate) new_base: Py<PyAny>,
     pub(crate) forget_base: Py<PyAny>,
@@ -105,6 +107,8 @@ impl Hooks {
             cancelled: py.import("erlang")?.getattr("Cancelled")?.unbind(),
             from_struct: types.getattr("from_struct")?.unbind(),
             describe: types.getattr("describe")?.unbind(),
+            encoders: types.getattr("encoders")?.cast_into::<PyDict>()?.unbind(),
+            has_encoder: types.getattr("has_encoder")?.unbind(),
             describe_error: py.import("erlang._errors")?.getattr("describe")?.unbind(),
             new_base: code.getattr("new_base")?.unbind(),
             forget_base: code.getattr("forget_base")?.unbind(),
@@ -278,6 +282,18 @@ impl Interpreter {
 
     pub(crate) fn describe<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.hooks.describe.bind(value.py()).call1((value,))
+    }
+
+    /// Whether Python code said what stands for values of this type. It mostly said so of none.
+    pub(crate) fn has_encoder(&self, value: &Bound<'_, PyAny>) -> bool {
+        let (py, hooks) = (value.py(), &self.hooks);
+        !hooks.encoders.bind(py).is_empty()
+            && hooks
+                .has_encoder
+                .bind(py)
+                .call1((value.get_type(),))
+                .and_then(|has| has.is_truthy())
+                .unwrap_or(false)
     }
 
     pub(crate) fn set_version(&self) -> bool {

@@ -12,6 +12,7 @@ except ModuleNotFoundError:
 
 from erlang._callbacks import acall, call, whereis
 from erlang._channel import Channel
+from erlang._encoders import register_encoder
 from erlang._exceptions import (
     Cancelled,
     Closed,
@@ -55,6 +56,7 @@ __all__ = [
     "aprogress",
     "call",
     "progress",
+    "register_encoder",
     "send",
     "span",
     "state_clear",

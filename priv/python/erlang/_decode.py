@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 
+from erlang._encoders import encoder_of
 from erlang._exceptions import DecodeError
 from erlang._terms import Atom, Struct
 from erlang._text import message_of, type_name
@@ -16,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import datetime
     import decimal
+    import enum
     from collections.abc import Callable
     from typing import Any
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 _ISO = Atom("Elixir.Calendar.ISO")
 _bases_of = type.__dict__["__mro__"].__get__
+_attributes_of = type.__dict__["__dict__"].__get__
 _with_decimal = False
 
 
@@ -42,19 +45,51 @@ def describe(value: object) -> object:
     except DecodeError:
         raise
     except Exception as error:
-        module, name = type_name(type(value))
-        reason = message_of(error)
-        raise DecodeError(f"a value of type {module}.{name} cannot be read: {reason}") from error
+        name, reason = _name(type(value)), message_of(error)
+        raise DecodeError(f"a value of type {name} cannot be read: {reason}") from error
 
 
 def _builder(cls: type) -> Callable[[Any], object] | None:
     """Goes by the classes themselves: attributes of `cls` may be user code."""
     for base in _bases_of(cls):
-        name = type_name(base)
-        build = _BUILDERS.get(name)
-        if build is not None and _is_genuine(base, *name):
+        build = _registered(base) or _default(base)
+        if build is not None:
             return build
     return None
+
+
+def _registered(cls: type) -> Callable[[Any], object] | None:
+    encode = encoder_of(cls)
+    if encode is None:
+        return None
+
+    def build(value: object) -> object:
+        try:
+            return encode(value)
+        except Exception as error:
+            raised, reason = type_name(type(error))[1], message_of(error)
+            raise DecodeError(
+                f"the encoder that is registered for {_name(cls)} failed on a value of type "
+                f"{_name(type(value))}: {raised}: {reason}"
+            ) from error
+
+    return build
+
+
+def _default(cls: type) -> Callable[[Any], object] | None:
+    name = type_name(cls)
+    build = _BUILDERS.get(name)
+    if build is not None and _is_genuine(cls, *name):
+        return build
+    attributes = _attributes_of(cls)
+    for mark, build in _RECORDS.items():
+        if mark in attributes:
+            return build
+    return None
+
+
+def _name(cls: type) -> str:
+    return ".".join(type_name(cls))
 
 
 def _is_genuine(cls: type, module: str, name: str) -> bool:
@@ -62,9 +97,8 @@ def _is_genuine(cls: type, module: str, name: str) -> bool:
 
 
 def _no_value(value: object) -> DecodeError:
-    module, name = type_name(type(value))
     return DecodeError(
-        f"a value of type {module}.{name} has no Elixir value: convert it in Python; "
+        f"a value of type {_name(type(value))} has no Elixir value: convert it in Python; "
         "live references (return: :object) are not there yet"
     )
 
@@ -177,6 +211,26 @@ def _channel(value: Channel) -> Struct:
     return Struct("Elixir.Py.Channel", {"pid": value.pid})
 
 
+def _enum(value: enum.Enum) -> object:
+    return value.value
+
+
+def _dataclass(value: Any) -> dict[str, object]:
+    import dataclasses
+
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _attrs(value: Any) -> dict[str, object]:
+    return {field.name: getattr(value, field.name) for field in value.__attrs_attrs__}
+
+
+def _pydantic(value: Any) -> object:
+    """What the model makes of itself: aliases, exclusions and serializers are its own affair."""
+    dump = getattr(value, "model_dump", None)
+    return value.dict() if dump is None else dump()
+
+
 _SPECIAL_DECIMALS: dict[object, Atom] = {"n": Atom("NaN"), "N": Atom("NaN"), "F": Atom("inf")}
 
 _BUILDERS: dict[tuple[str, str], Callable[[Any], object]] = {
@@ -187,7 +241,20 @@ _BUILDERS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("datetime", "datetime"): _datetime,
     ("datetime", "time"): _time,
     ("decimal", "Decimal"): _decimal,
+    ("enum", "Enum"): _enum,
     ("erlang", "Channel"): _channel,
+    ("fractions", "Fraction"): str,
     ("numpy", "generic"): _numpy_scalar,
+    # The bytes that the file system has, which need not be text.
+    ("pathlib", "PurePath"): bytes,
+    ("pathlib._local", "PurePath"): bytes,  # Python 3.13
+    ("pydantic.main", "BaseModel"): _pydantic,
+    ("pydantic.v1.main", "BaseModel"): _pydantic,
     ("uuid", "UUID"): str,
+}
+
+# By an attribute that the decorator gives the class.
+_RECORDS: dict[str, Callable[[Any], object]] = {
+    "__dataclass_fields__": _dataclass,
+    "__attrs_attrs__": _attrs,
 }

@@ -105,6 +105,8 @@ impl<'py, W: Write> Encoder<'_, 'py, W> {
             self.function(&etf)
         } else if self.interpreter.is_atom(value) {
             self.atom(value)
+        } else if self.interpreter.has_encoder(value) {
+            self.described(value, depth)
         } else if let Ok(text) = value.cast::<PyString>() {
             self.text(text)
         } else if value.is_instance_of::<PyInt>() {
