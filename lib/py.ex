@@ -37,7 +37,7 @@ defmodule Py do
   @spec call(target, name, list, keyword) :: result
   def call(target, name, args \\ [], options \\ []) do
     {request, options} = request!(target, name, args, options, :call, "Py.call")
-    request |> Context.wrap(options) |> Caller.run(options) |> Caller.decode(options.decode)
+    request |> Context.wrap(options) |> Caller.run(options)
   end
 
   @doc """
@@ -58,7 +58,7 @@ defmodule Py do
   @spec eval(code, variables, keyword) :: result
   def eval(code, variables \\ %{}, options \\ []) do
     {request, options} = code!(:eval, code, variables, options, "Py.eval")
-    request |> Context.wrap(options) |> Caller.run(options) |> Caller.decode(options.decode)
+    request |> Context.wrap(options) |> Caller.run(options)
   end
 
   @doc """
@@ -82,10 +82,7 @@ defmodule Py do
   @spec getattr(target, name, keyword) :: result
   def getattr(target, name, options \\ []) do
     options = Options.check!(options, :getattr, "Py.getattr")
-
-    {:getattr, name!(target, :target), name!(name, :name)}
-    |> Caller.run(options)
-    |> Caller.decode(options.decode)
+    Caller.run({:getattr, name!(target, :target), name!(name, :name)}, options)
   end
 
   @doc """

@@ -13,7 +13,7 @@ defmodule Py.Caller do
   @default_timeout Options.defaults(:pool).timeout
 
   @spec run(request, map) :: result
-  def run(request, %{inline: true, return: :value, on: name, timeout: timeout})
+  def run(request, %{inline: true, decode: nil, return: :value, on: name, timeout: timeout})
       when is_atom(name) do
     case Pool.lookup(name) do
       %Pool{} = pool ->
@@ -24,6 +24,9 @@ defmodule Py.Caller do
              do: perform_inline(pool, request, timeout)
     end
   end
+
+  def run(request, %{decode: function} = options) when function != nil,
+    do: request |> run(%{options | decode: nil}) |> decode(function)
 
   def run(_request, %{return: :object}), do: {:error, no_objects()}
 
@@ -89,19 +92,11 @@ defmodule Py.Caller do
   end
 
   defp taken(:foreign, pool, tag, leader, request, timeout, wants_ticket?) do
-    case Encoding.request(request, timeout) do
-      {:ok, ^request, _timeout} ->
-        why = "a struct in it is foreign to Py.Encoder as well; this is a bug, please report it"
-        {:error, Error.new(:encode, why)}
-
-      {:ok, request, timeout} ->
-        pool.native
-        |> Native.submit(tag, leader, request, timeout, wants_ticket?)
-        |> taken(pool, tag, leader, request, timeout, wants_ticket?)
-
-      refused ->
-        refused
-    end
+    Encoding.again(request, timeout, fn request, timeout ->
+      pool.native
+      |> Native.submit(tag, leader, request, timeout, wants_ticket?)
+      |> taken(pool, tag, leader, request, timeout, wants_ticket?)
+    end)
   end
 
   defp taken(answer, pool, _tag, _leader, _request, _timeout, _wants_ticket?),
@@ -179,10 +174,11 @@ defmodule Py.Caller do
     do: Workers.run(pool, request, timeout)
 
   defp perform_inline(%Pool{telemetry?: false} = pool, request, timeout) do
-    case run_inline(pool, request, timeout) do
+    case Native.run_inline(pool.native, Process.group_leader(), request, timeout) do
       {:ok, _value} = result -> result
       {:overran, result, _nanoseconds} -> result
       {:deferred, ref} -> receive(do: ({:py_result, ^ref, result} -> result))
+      :foreign -> Encoding.again(request, timeout, &perform_inline(pool, &1, &2))
       closed when is_atom(closed) and closed != :ok -> perform(pool, request, timeout)
       result -> result
     end
@@ -192,13 +188,17 @@ defmodule Py.Caller do
     ref = make_ref()
     span = Telemetry.start(pool, request, ref)
 
-    case run_inline(pool, request, timeout) do
+    case Native.run_inline(pool.native, Process.group_leader(), request, timeout) do
       {:overran, result, nanoseconds} ->
         Telemetry.overran(pool, request, nanoseconds)
         stop(span, nil, result)
 
       {:deferred, ref} ->
         receive(do: ({:py_result, ^ref, result} -> stop(span, nil, result)))
+
+      :foreign ->
+        untold = %{pool | telemetry?: false}
+        stop(span, nil, Encoding.again(request, timeout, &perform_inline(untold, &1, &2)))
 
       closed when is_atom(closed) and closed != :ok ->
         {result, ticket} = perform(pool, ref, request, timeout)
@@ -207,12 +207,6 @@ defmodule Py.Caller do
       result ->
         stop(span, nil, result)
     end
-  end
-
-  defp run_inline(%Pool{native: native}, request, timeout) do
-    with :foreign <- Native.run_inline(native, Process.group_leader(), request, timeout),
-         {:ok, request, timeout} <- Encoding.request(request, timeout),
-         do: Native.run_inline(native, Process.group_leader(), request, timeout)
   end
 
   defp stop(span, ticket, result) do

@@ -18,6 +18,8 @@ defmodule Py.Encoding do
   # As many steps of a path are shown as the native side shows.
   @longest_path 32
 
+  @nothing_foreign "a struct is foreign to the native side alone; this is a bug, please report it"
+
   @doc "The structs of the type table."
   @spec structs() :: [module]
   def structs, do: @structs
@@ -30,13 +32,17 @@ defmodule Py.Encoding do
     {:py_refused, path, why} -> {:error, Error.new(:encode, text(path, why))}
   end
 
-  @doc "The same with what is left of the time."
-  @spec request(tuple, timeout) :: {:ok, tuple, timeout} | {:error, Error.t()}
-  def request(request, timeout) do
+  @doc "What is asked with that request, and with what is left of the time."
+  @spec again(tuple, timeout, (tuple, timeout -> result)) :: result | {:error, Error.t()}
+        when result: term
+  def again(request, timeout, ask) do
     start = System.monotonic_time(:millisecond)
 
-    with {:ok, request} <- request(request),
-         do: {:ok, request, left(timeout, System.monotonic_time(:millisecond) - start)}
+    case request(request) do
+      {:ok, ^request} -> {:error, Error.new(:encode, @nothing_foreign)}
+      {:ok, encoded} -> ask.(encoded, left(timeout, System.monotonic_time(:millisecond) - start))
+      {:error, _error} = refused -> refused
+    end
   end
 
   defp left(:infinity, _spent), do: :infinity
