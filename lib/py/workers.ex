@@ -5,9 +5,9 @@ defmodule Py.Workers do
 
   import Py.Segments, only: [shared_from: 0]
 
-  alias Py.{Aside, Error, Lane, Pool, Segments, Survivor, Switchboard, Telemetry}
+  alias Py.{Aside, Error, Lane, Object, Pool, Segments, Survivor, Switchboard, Telemetry}
   alias Py.Pool.Startup
-  alias Py.Switchboard.{Loan, Request}
+  alias Py.Switchboard.{Homes, Loan, Request}
   alias Py.Worker.Frame
 
   # After so long a caller makes sure that somebody is still there who will answer.
@@ -32,15 +32,38 @@ defmodule Py.Workers do
     {verb, iovec} = Frame.encode(Process.group_leader(), request)
     deadline = Frame.deadline(timeout)
 
+    asked = Object.at_home(pool, request)
+
     {result, run} =
-      case in_lane(pool, ref, verb, deadline, iovec) do
+      case in_lane(asked, ref, verb, deadline, iovec) do
         {:answer, kind, run, bytes} -> {Frame.result(kind, bytes), run}
         :left -> wait(pool, ref)
-        :busy -> ask_and_wait(pool, ref, request, verb, iovec, deadline)
+        :busy -> ask_and_wait(asked, ref, request, verb, iovec, deadline)
+      end
+
+    {result, run} =
+      case result do
+        {:elsewhere, number} -> ask_at(number, asked, ref, request, verb, iovec, deadline)
+        _result -> {result, run}
       end
 
     Telemetry.stop(span, run, result)
+    # Until here something refers to the objects among the arguments.
+    Object.hold(request)
     result
+  end
+
+  # The worker of that number has an object that is an argument. Nothing of the request has run.
+  defp ask_at(number, pool, ref, request, verb, iovec, deadline) do
+    answer =
+      with {:ok, home} <- Homes.at(pool.home, number),
+           do: ask_and_wait(%{pool | home: home}, ref, request, verb, iovec, deadline)
+
+    case answer do
+      :error -> {{:error, Homes.scattered()}, nil}
+      {{:elsewhere, _number}, run} -> {{:error, Homes.scattered()}, run}
+      {_result, _run} -> answer
+    end
   end
 
   # The lane may lead to any worker.
@@ -61,6 +84,7 @@ defmodule Py.Workers do
   def submit(pool, tag, leader, request, timeout) do
     times = :atomics.new(1, signed: false)
 
+    pool = Object.at_home(pool, request)
     Survivor.owe(tag, pool.pid)
 
     {verb, iovec} = Frame.encode(leader, request)

@@ -54,7 +54,7 @@ defmodule Py.Cases.StreamsTest do
 
                def odd(after, more):
                    yield from range(after)
-                   yield object()
+                   yield '\\ud800'
                    yield from range(more)
 
                # What was interrupted cannot call Elixir any more, and is interrupted until its call is over.
@@ -277,7 +277,7 @@ defmodule Py.Cases.StreamsTest do
     for before <- [0, 1, 3, 200], more <- [0, 500] do
       {items, error} = until_error(stream(pool, :odd, [before, more]))
       assert items == Enum.to_list(0..(before - 1)//1)
-      assert error.kind == :decode and error.message =~ "builtins.object"
+      assert error.kind == :decode and error.message =~ "surrogates"
     end
   end
 
