@@ -81,7 +81,10 @@ defmodule Py do
   def getattr(target, name, options \\ []) do
     options = options |> Options.check!(:getattr, "Py.getattr") |> at(target, options)
     request = {:getattr, target!(target), name!(name, :name)}
-    if options.return == :object, do: request |> Context.refer() |> Caller.run(options), else: Caller.run(request, options)
+
+    if options.return == :object,
+      do: request |> Context.refer() |> Caller.run(options),
+      else: Caller.run(request, options)
   end
 
   @doc """

@@ -130,7 +130,8 @@ defmodule Py.Object do
   """
   @spec copy(t, keyword) :: {:ok, t} | {:error, Error.t()}
   def copy(%__MODULE__{} = object, options) do
-    with {:ok, pickled} <- on(object, :pickle, :dumps, [object], Keyword.take(options, [:timeout])),
+    with {:ok, pickled} <-
+           on(object, :pickle, :dumps, [object], Keyword.take(options, [:timeout])),
          do: Py.call(:pickle, :loads, [Py.bytes(pickled)], [return: :object] ++ options)
   end
 
@@ -250,12 +251,23 @@ defmodule Py.Object do
   # What a worker process sent, with what tells when it is not referred to any more.
   @spec adopt(term) :: term
   def adopt(%__MODULE__{handle: nil, place: {board, worker}} = object) do
-    handle = Base.handle_new(Process.whereis(__MODULE__.Keeper), object.pool, board, worker, object.number)
+    handle =
+      Base.handle_new(
+        Process.whereis(__MODULE__.Keeper),
+        object.pool,
+        board,
+        worker,
+        object.number
+      )
+
     %{object | handle: handle}
   end
 
   def adopt([head | tail]), do: [adopt(head) | adopt(tail)]
-  def adopt(tuple) when is_tuple(tuple), do: tuple |> Tuple.to_list() |> adopt() |> List.to_tuple()
+
+  def adopt(tuple) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> adopt() |> List.to_tuple()
+
   def adopt(map) when is_map(map), do: Map.new(:maps.to_list(map), &adopt/1)
   def adopt(other), do: other
 
@@ -288,7 +300,10 @@ defmodule Py.Object do
 
   def show(%__MODULE__{type: type} = object, limit) do
     me = :erlang.alias([:reply])
-    spawn(fn -> send(me, {me, on(object, @module, :show, [object, limit], timeout: :infinity)}) end)
+
+    spawn(fn ->
+      send(me, {me, on(object, @module, :show, [object, limit], timeout: :infinity)})
+    end)
 
     receive do
       {^me, {:ok, shown}} -> "#{type}: #{shown}"
@@ -313,7 +328,10 @@ defmodule Py.Object do
     catch
       kind, reason ->
         stack = __STACKTRACE__
-        if leave(object, raised(kind, reason, stack), options), do: nil, else: :erlang.raise(kind, reason, stack)
+
+        if leave(object, raised(kind, reason, stack), options),
+          do: nil,
+          else: :erlang.raise(kind, reason, stack)
     else
       result ->
         value!(Py.call(object, :__exit__, [nil, nil, nil], options))
@@ -326,7 +344,13 @@ defmodule Py.Object do
 
   defp raised(:error, reason, stack) do
     exception = Exception.normalize(:error, reason, stack)
-    ["error", Exception.message(exception), Exception.format_stacktrace(stack), inspect(exception.__struct__)]
+
+    [
+      "error",
+      Exception.message(exception),
+      Exception.format_stacktrace(stack),
+      inspect(exception.__struct__)
+    ]
   end
 
   defp raised(kind, reason, stack),

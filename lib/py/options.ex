@@ -29,8 +29,7 @@ defmodule Py.Options do
     return: [
       type: {:in, [:value, :object]},
       default: :value,
-      doc:
-        "`:value`, or `:object` for a reference to the result, whatever it is: see `Py.Object`"
+      doc: "`:value`, or `:object` for a reference to the result, whatever it is: see `Py.Object`"
     ],
     inline: [
       type: :boolean,

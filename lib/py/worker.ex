@@ -174,7 +174,12 @@ defmodule Py.Worker do
         else: Enum.map(options.paths, &Path.expand/1)
 
     place = {options.name, {self(), worker.number}}
-    Frame.start(id, Frame.deadline(options.start_timeout), {leader, place, init, file, line, paths})
+
+    Frame.start(
+      id,
+      Frame.deadline(options.start_timeout),
+      {leader, place, init, file, line, paths}
+    )
   end
 
   defp init({:forked, _template}, _init), do: init(:plain, nil)

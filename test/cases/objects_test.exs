@@ -132,7 +132,10 @@ defmodule Py.Cases.ObjectsTest do
       assert eval(pool, "a is b[0] is b[1]['c'][0]", variables) == {:ok, true}
       assert {:ok, true} = call(pool, :operator, :is_, [thing, thing])
       assert {:ok, true} = call(pool, :py_things, "Thing.__eq__", [thing, thing])
-      assert {:ok, %Object{}} = Py.call(:builtins, :dict, [], kwargs: [x: thing], return: :object, on: pool)
+
+      assert {:ok, %Object{}} =
+               Py.call(:builtins, :dict, [], kwargs: [x: thing], return: :object, on: pool)
+
       large = Enum.to_list(1..100_000)
       assert eval(pool, "a.value + len(b)", %{a: thing, b: large}) == {:ok, 100_001}
     end
@@ -150,7 +153,10 @@ defmodule Py.Cases.ObjectsTest do
       assert Enum.count(numbers) == 1000
       assert Enum.member?(numbers, 999)
       assert Enum.slice(numbers, 5, 2) == [5, 6]
-      assert [%Object{} = streamed | _] = :builtins |> Py.stream(:list, [[thing, thing]], on: pool) |> Enum.to_list()
+
+      assert [%Object{} = streamed | _] =
+               :builtins |> Py.stream(:list, [[thing, thing]], on: pool) |> Enum.to_list()
+
       assert Object.same?(streamed, thing)
     end
 
@@ -178,7 +184,11 @@ defmodule Py.Cases.ObjectsTest do
       thing = thing(pool)
       assert Py.with(thing, fn entered -> Py.getattr!(entered, :value) end) == "entered"
       assert Py.getattr(thing, :value) == {:ok, nil}
-      assert_raise ArgumentError, "oh", fn -> Py.with(thing, fn _ -> raise ArgumentError, "oh" end) end
+
+      assert_raise ArgumentError, "oh", fn ->
+        Py.with(thing, fn _ -> raise ArgumentError, "oh" end)
+      end
+
       assert {:ok, "error"} = Py.getattr(thing, "value.kind")
       assert {:ok, "oh"} = Py.getattr(thing, "value.reason")
       assert Py.with(thing, fn _ -> raise "forgiven" end) == nil
@@ -227,14 +237,23 @@ defmodule Py.Cases.ObjectsTest do
     end
 
     test "one that Python keeps lives on", %{pool: pool} do
-      spawn(fn -> thing(pool, 1) |> then(&exec(pool, "import py_things\npy_things.kept = t", %{t: &1})) end)
-      eventually(fn -> eval(pool, "import py_things\nhasattr(py_things, 'kept')") == {:ok, true} end)
+      spawn(fn ->
+        thing(pool, 1) |> then(&exec(pool, "import py_things\npy_things.kept = t", %{t: &1}))
+      end)
+
+      eventually(fn ->
+        eval(pool, "import py_things\nhasattr(py_things, 'kept')") == {:ok, true}
+      end)
+
       :ok = exec(pool, "import py_things\npy_things.kept = None")
     end
 
     test "nobody gets those of an answer that nobody waits for", %{pool: pool} do
       before = alive(pool)
-      code = "import time, py_things\nt = [py_things.Thing() for _ in range(5)]\ntime.sleep(0.2)\nt"
+
+      code =
+        "import time, py_things\nt = [py_things.Thing() for _ in range(5)]\ntime.sleep(0.2)\nt"
+
       caller = spawn(fn -> eval(pool, code) end)
       Process.sleep(100)
       Process.exit(caller, :kill)
@@ -337,6 +356,7 @@ defmodule Py.Cases.ObjectsTest do
     @tag on: [:process], pool: [size: 3]
     test "it ends with its worker", %{pool: pool} do
       [object | _] = spread(pool)
+
       capture_log(fn ->
         pid = Py.eval!("__import__('os').getpid()", %{o: object}, on: pool)
         System.cmd("kill", ["-9", to_string(pid)])

@@ -57,7 +57,10 @@ defmodule Py.Switchboard.Request do
   @spec reply(t, :reply | :fault | :referring, non_neg_integer, binary) :: term
   # In a message to a process that is dead, objects would be referred to by nobody, and never let go of.
   def reply(%{mode: :raw} = request, :referring, _run, bytes) do
-    answer = fn -> send(request.from, {:py_result, request.ref, Frame.result(:referring, bytes)}) end
+    answer = fn ->
+      send(request.from, {:py_result, request.ref, Frame.result(:referring, bytes)})
+    end
+
     if byte_size(bytes) <= @small, do: answer.(), else: spawn(answer)
   end
 
