@@ -40,6 +40,7 @@ defmodule Py.Object do
 
   alias Py.{Error, Native, Pool}
   alias Py.Native.Base
+  alias Py.Switchboard.Homes
 
   @module "erlang._objects"
 
@@ -272,21 +273,36 @@ defmodule Py.Object do
   def adopt(other), do: other
 
   @doc false
-  # The worker that has the target of a request is to get it.
-  @spec at_home(Pool.t(), tuple) :: Pool.t()
-  def at_home(pool, {:within, request, _context}), do: at_home(pool, request)
-  def at_home(pool, {:call, %__MODULE__{} = object, _, _, _}), do: at(pool, object)
-  def at_home(pool, {:getattr, %__MODULE__{} = object, _}), do: at(pool, object)
-  def at_home(pool, _request), do: pool
+  # The worker that has the target of a request is to get it, which takes less to find it there.
+  @spec at_home(Pool.t(), tuple) :: {Pool.t(), tuple}
+  def at_home(pool, {:call, %__MODULE__{} = object, name, args, kwargs}) do
+    {pool, target} = at(pool, object)
+    {pool, {:call, target, name, args, kwargs}}
+  end
 
-  defp at(%{pid: board} = pool, %{place: {board, worker}}) do
-    case Py.Switchboard.Homes.at(pool.home, worker) do
-      {:ok, home} -> %{pool | home: home}
-      :error -> pool
+  def at_home(pool, {:getattr, %__MODULE__{} = object, name}) do
+    {pool, target} = at(pool, object)
+    {pool, {:getattr, target, name}}
+  end
+
+  def at_home(pool, {:within, request, context}) do
+    {pool, request} = at_home(pool, request)
+    {pool, {:within, request, context}}
+  end
+
+  def at_home(pool, request), do: {pool, request}
+
+  defp at(%{pid: board} = pool, %{place: {board, worker}} = object) do
+    here = {worker, object.number, object.type}
+
+    case {Homes.number(pool), Homes.at(pool.home, worker)} do
+      {^worker, _home} -> {pool, here}
+      {_any, {:ok, home}} -> {%{pool | home: home}, here}
+      _another -> {pool, object}
     end
   end
 
-  defp at(pool, _from_elsewhere), do: pool
+  defp at(pool, from_elsewhere), do: {pool, from_elsewhere}
 
   @doc false
   # To have been passed here, what is in a term was referred to until now.

@@ -29,10 +29,9 @@ defmodule Py.Workers do
     ref = make_ref()
     span = Telemetry.start(pool, request, ref)
 
-    {verb, iovec} = Frame.encode(Process.group_leader(), request)
+    {asked, lean} = Object.at_home(pool, request)
+    {verb, iovec} = Frame.encode(Process.group_leader(), lean)
     deadline = Frame.deadline(timeout)
-
-    asked = Object.at_home(pool, request)
 
     {result, run} =
       case in_lane(asked, ref, verb, deadline, iovec) do
@@ -60,17 +59,17 @@ defmodule Py.Workers do
            do: ask_and_wait(%{pool | home: home}, ref, request, verb, iovec, deadline)
 
     case answer do
-      :error -> {{:error, Homes.scattered()}, nil}
+      :error -> {{:error, Homes.missing(pool.home, number)}, nil}
       {{:elsewhere, _number}, run} -> {{:error, Homes.scattered()}, run}
       {_result, _run} -> answer
     end
   end
 
-  # The lane may lead to any worker.
-  defp in_lane(%{home: nil} = pool, ref, verb, deadline, iovec),
-    do: Lane.ask(pool, ref, verb, deadline, iovec)
+  # Whoever has to choose its worker is told of it by the switchboard.
+  defp in_lane(%{home: {:choose, _key}}, _ref, _verb, _deadline, _iovec), do: :busy
 
-  defp in_lane(_pool, _ref, _verb, _deadline, _iovec), do: :busy
+  defp in_lane(pool, ref, verb, deadline, iovec),
+    do: Lane.ask(pool, ref, verb, deadline, iovec)
 
   defp ask_and_wait(pool, ref, request, verb, iovec, deadline) do
     case ask(pool, request, iovec, %Request{ref: ref, mode: :raw, verb: verb, deadline: deadline}) do
@@ -84,9 +83,9 @@ defmodule Py.Workers do
   def submit(pool, tag, leader, request, timeout) do
     times = :atomics.new(1, signed: false)
 
-    pool = Object.at_home(pool, request)
     Survivor.owe(tag, pool.pid)
 
+    {pool, request} = Object.at_home(pool, request)
     {verb, iovec} = Frame.encode(leader, request)
     deadline = Frame.deadline(timeout)
     asked = %Request{ref: tag, mode: :result, verb: verb, deadline: deadline, times: times}

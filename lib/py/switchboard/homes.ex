@@ -28,8 +28,8 @@ defmodule Py.Switchboard.Homes do
   def hand_out(state),
     do: Enum.reduce(Map.keys(state.homes), state, &hand_out(&2, &1, worker(&2, &1)))
 
-  @doc "The one worker that a request is for, if there is one."
-  @spec number(Request.t()) :: non_neg_integer | nil
+  @doc "The one worker that a request, or one to a pool as its caller has it, is for, if there is one."
+  @spec number(Request.t() | Py.Pool.t()) :: non_neg_integer | nil
   def number(%{home: number}) when is_integer(number), do: number
   def number(%{home: {number, _key}}) when is_integer(number), do: number
   def number(_any_worker_does), do: nil
@@ -122,8 +122,13 @@ defmodule Py.Switchboard.Homes do
     )
   end
 
+  @doc "What they are told whose request came to another worker than the one of its home, and so does not find an object."
+  @spec missing(term, non_neg_integer) :: Error.t()
+  def missing({number, :object} = home, number), do: lost(%{home: home})
+  def missing(_home, _number), do: scattered()
+
   @doc "What those are told who ask a worker that is no more."
-  @spec lost(Request.t()) :: Error.t()
+  @spec lost(%{home: term}) :: Error.t()
   def lost(%{home: {_number, :object}}),
     do: Error.new(:not_available, "the worker process that had the object has ended")
 

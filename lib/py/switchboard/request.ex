@@ -48,6 +48,7 @@ defmodule Py.Switchboard.Request do
   def subject(%__MODULE__{subject: subject}), do: subject
   def subject({:call, target, name, _args, _kwargs}), do: subject({:getattr, target, name})
   def subject({:getattr, %Py.Object{type: type}, name}), do: "#{type}.#{name}"
+  def subject({:getattr, {_worker, _number, type}, name}), do: "#{type}.#{name}"
   def subject({:getattr, target, name}), do: "#{target}.#{name}"
   def subject({:reload, module}), do: "reload #{module}"
   def subject({kind, _code, _vars, _file, _line}), do: Atom.to_string(kind)

@@ -69,6 +69,7 @@ pub(crate) struct Hooks {
     pub(crate) same: Py<PyAny>,
     pub(crate) not_here: Py<PyType>,
     pub(crate) settle: Py<PyAny>,
+    pub(crate) numbered: Py<PyAny>,
     pub(crate) drop: Py<PyAny>,
     pub(crate) describe_error: Py<PyAny>,
     pub(crate) new_base: Py<PyAny>,
@@ -116,6 +117,7 @@ impl Hooks {
             object_reference: objects.getattr("Reference")?.cast_into::<PyType>()?.unbind(),
             refer: objects.getattr("refer")?.unbind(),
             same: objects.getattr("same")?.unbind(),
+            numbered: objects.getattr("numbered")?.unbind(),
             settle: objects.getattr("settle")?.unbind(),
             drop: objects.getattr("drop")?.unbind(),
             not_here: exceptions.getattr("NotHereError")?.cast_into::<PyType>()?.unbind(),
@@ -301,6 +303,16 @@ impl Interpreter {
 
     pub(crate) fn refer<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
         Ok(self.hooks.refer.bind(object.py()).call1((object,))?.cast_into()?)
+    }
+
+    /// An object that the worker process of that number keeps.
+    pub(crate) fn object_numbered<'py>(
+        &self,
+        py: Python<'py>,
+        worker: i64,
+        number: i64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.hooks.numbered.bind(py).call1((worker, number))
     }
 
     /// Says, in a worker process, which one it is: `(pool, place)`.

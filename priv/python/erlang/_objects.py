@@ -70,9 +70,17 @@ def find(fields: dict[str, Any]) -> object:
         )
     if place != _place:
         raise NotHereError(str(place[1]), elsewhere=True)
-    if fields["number"] not in _kept:
-        raise NotHereError(f"the {shown} was let go of")
-    return _kept[fields["number"]]
+    return numbered(place[1], fields["number"])
+
+
+def numbered(worker: int, number: int) -> object:
+    """The object of that number, of the worker process of that number."""
+    if _place is None or worker != _place[1]:
+        raise NotHereError(str(worker), elsewhere=True)
+    try:
+        return _kept[number]
+    except KeyError:
+        raise NotHereError("the object was let go of: nothing referred to it any more") from None
 
 
 _COPY = "move it with Py.Object.copy(object, on: pool)"

@@ -51,6 +51,11 @@ fn target(reader: &mut impl Read) -> String {
         Token::Text(text) => String::from_utf8_lossy(text).into_owned(),
         Token::Atom(id) => reader.atom_text(id),
         Token::Struct(len) => object_type(reader, len),
+        Token::Tuple(3) => {
+            skip(reader);
+            skip(reader);
+            name(reader)
+        }
         _ => String::from("object"),
     }
 }

@@ -171,9 +171,22 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
             Token::Atom(id) => return Ok(Target::Named(Name::Atom(id))),
             Token::Made(made) => made.map(|made| made.into_bound(self.py)).map_err(from_error),
             Token::Struct(len) => self.structure(len, 0),
+            Token::Tuple(3) => self.numbered(),
             _ => Err(Refusal::new("expected an atom, a string or a %Py.Object{}")),
         };
         object.map(Target::Object)
+    }
+
+    /// An object of this worker process: the numbers of both, and the name of its type.
+    fn numbered(&mut self) -> Converted<'py> {
+        let mut number = || match self.reader.next() {
+            Token::Int(number) => number,
+            _ => 0,
+        };
+        let (worker, number) = (number(), number());
+        self.reader.next();
+        let object = self.interpreter.object_numbered(self.py, worker, number);
+        object.map_err(|error| refusal(self.py, self.interpreter, error))
     }
 
     pub fn spell(&self, name: Name<'py>) -> Result<Bound<'py, PyString>, Refusal> {
@@ -290,14 +303,9 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
         }
         let name = fields.get_item("__struct__").ok().flatten().expect("a struct has this key");
         fields.del_item("__struct__").map_err(from_error)?;
-        self.interpreter.build_struct(py, &name, &fields).map_err(|error| {
-            let kind = self.interpreter.why_not_here(py, &error);
-            let refusal = from_error(error);
-            match kind {
-                Some(kind) => refusal.of_kind(kind),
-                None => refusal,
-            }
-        })
+        self.interpreter
+            .build_struct(py, &name, &fields)
+            .map_err(|error| refusal(py, self.interpreter, error))
     }
 }
 
@@ -312,6 +320,16 @@ fn text<'py>(py: Python<'py>, bytes: &[u8]) -> Converted<'py> {
 
 fn into_text<'py>(value: Bound<'py, PyAny>) -> Result<Bound<'py, PyString>, Refusal> {
     value.cast_into::<PyString>().map_err(|error| Refusal::new(error.to_string()))
+}
+
+/// As `from_error`, for what may be a reference.
+fn refusal(py: Python<'_>, interpreter: &Interpreter, error: PyErr) -> Refusal {
+    let kind = interpreter.why_not_here(py, &error);
+    let refusal = from_error(error);
+    match kind {
+        Some(kind) => refusal.of_kind(kind),
+        None => refusal,
+    }
 }
 
 /// The exception's own words: it was raised while a value was made, by `hash` or a constructor.
