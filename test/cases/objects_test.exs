@@ -278,6 +278,16 @@ defmodule Py.Cases.ObjectsTest do
       eventually(fn -> alive(pool) == before end)
     end
 
+    test "as long as a call that waits for its turn", %{pool: pool} do
+      things = for n <- 1..300, do: thing(pool, n)
+      busy = Py.async_call(:time, :sleep, [0.5], on: pool)
+      futures = for t <- things, do: Py.async_call(:py_things, "Thing.double", [t], on: pool)
+      :erlang.garbage_collect()
+      Process.sleep(100)
+      assert Py.await_many(futures) == for(n <- 1..300, do: {:ok, 2 * n})
+      Py.await!(busy)
+    end
+
     test "in a call that drops its last reference", %{pool: pool} do
       for n <- 1..200 do
         assert Py.call(thing(pool, n), :double) == {:ok, 2 * n}
