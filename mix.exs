@@ -47,7 +47,17 @@ defmodule Py.MixProject do
       extras: ["README.md", "CHANGELOG.md", "LICENSE"],
       source_ref: "v#{@version}",
       groups_for_modules: [
-        Calls: [Py, Py.Error, Py.Encoder, Py.Future, Py.Stream, Py.Session, Py.Code, Py.Script],
+        Calls: [
+          Py,
+          Py.Error,
+          Py.Encoder,
+          Py.Future,
+          Py.Stream,
+          Py.Session,
+          Py.Object,
+          Py.Code,
+          Py.Script
+        ],
         "Shared by both": [Py.Channel, Py.State],
         "Pools and telemetry": [Py.Pool, Py.Telemetry],
         "Building and finding Python": [Py.Python, Py.Build]

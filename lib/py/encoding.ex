@@ -10,7 +10,7 @@ defmodule Py.Encoding do
   @structs [Date, DateTime, Decimal, MapSet, NaiveDateTime, Range, Time] ++
              [Py.Array, Py.Buffer, Py.Bytes, Py.Channel, Py.Iterator, Py.Object]
 
-  @data [Py.Buffer, Py.Bytes]
+  @data [Py.Array, Py.Buffer, Py.Bytes, Py.Object]
 
   # How deep structs may nest in what is given for structs: one that gives itself ends there.
   @deepest 10_000

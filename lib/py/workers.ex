@@ -5,9 +5,21 @@ defmodule Py.Workers do
 
   import Py.Segments, only: [shared_from: 0]
 
-  alias Py.{Aside, Encoding, Error, Lane, Pool, Segments, Survivor, Switchboard, Telemetry}
+  alias Py.{
+    Aside,
+    Encoding,
+    Error,
+    Lane,
+    Object,
+    Pool,
+    Segments,
+    Survivor,
+    Switchboard,
+    Telemetry
+  }
+
   alias Py.Pool.Startup
-  alias Py.Switchboard.{Loan, Request}
+  alias Py.Switchboard.{Homes, Loan, Request}
   alias Py.Worker.Frame
 
   # After so long a caller makes sure that somebody is still there who will answer.
@@ -36,17 +48,24 @@ defmodule Py.Workers do
            do: run_encoded(pool, ref, request, deadline, refused)
 
     Telemetry.stop(span, run, result)
+    # Until here something refers to the objects among the arguments.
+    Object.hold(request)
     result
   end
 
   defp run_once(pool, ref, request, deadline) do
-    {verb, iovec} = Frame.encode(Process.group_leader(), request)
+    {asked, lean} = Object.at_home(pool, request)
+    {verb, iovec} = Frame.encode(Process.group_leader(), lean)
 
-    case in_lane(pool, ref, verb, deadline, iovec) do
-      {:answer, kind, run, bytes} -> {Frame.result(kind, bytes), run}
-      :left -> wait(pool, ref)
-      :busy -> ask_and_wait(pool, ref, request, verb, iovec, deadline)
-    end
+    answer =
+      case in_lane(asked, ref, verb, deadline, iovec) do
+        {:answer, kind, run, bytes} -> {Frame.result(kind, bytes), run}
+        :left -> wait(pool, ref)
+        :busy -> ask_and_wait(asked, ref, request, verb, iovec, deadline)
+      end
+
+    with {{:elsewhere, number}, _run} <- answer,
+         do: ask_at(number, asked, ref, request, verb, iovec, deadline)
   end
 
   # Whatever the worker refused, none of it ran.
@@ -58,11 +77,24 @@ defmodule Py.Workers do
     end
   end
 
-  # The lane may lead to any worker.
-  defp in_lane(%{home: nil} = pool, ref, verb, deadline, iovec),
-    do: Lane.ask(pool, ref, verb, deadline, iovec)
+  # The worker of that number has an object that is an argument. Nothing of the request has run.
+  defp ask_at(number, pool, ref, request, verb, iovec, deadline) do
+    answer =
+      with {:ok, home} <- Homes.at(pool.home, number),
+           do: ask_and_wait(%{pool | home: home}, ref, request, verb, iovec, deadline)
 
-  defp in_lane(_pool, _ref, _verb, _deadline, _iovec), do: :busy
+    case answer do
+      :error -> {{:error, Homes.missing(pool.home, number)}, nil}
+      {{:elsewhere, _number}, run} -> {{:error, Homes.scattered()}, run}
+      {_result, _run} -> answer
+    end
+  end
+
+  # Whoever has to choose its worker is told of it by the switchboard.
+  defp in_lane(%{home: {:choose, _key}}, _ref, _verb, _deadline, _iovec), do: :busy
+
+  defp in_lane(pool, ref, verb, deadline, iovec),
+    do: Lane.ask(pool, ref, verb, deadline, iovec)
 
   defp ask_and_wait(pool, ref, request, verb, iovec, deadline) do
     case ask(pool, request, iovec, %Request{ref: ref, mode: :raw, verb: verb, deadline: deadline}) do
@@ -74,6 +106,7 @@ defmodule Py.Workers do
   @doc "Gives a request to the pool; its reply will be `{:py_result, tag, result}`."
   @spec submit(Pool.t(), reference, pid, tuple, timeout) :: ticket | {:error, Error.t()}
   def submit(pool, tag, leader, request, timeout) do
+    {pool, request} = Object.at_home(pool, request)
     deadline = Frame.deadline(timeout)
 
     with {:ok, request, verb, iovec} <- encode(leader, request) do

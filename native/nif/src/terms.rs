@@ -3,12 +3,13 @@
 use py_core::Interpreter;
 use py_core::convert::refused::{BITSTRING, IMPROPER, NOT_BINARY};
 use py_core::convert::{Opaque, Read, Token, Write};
-use pyo3::Py;
+use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use rustler::{Binary, ResourceArc, Term, TermType};
+use rustler::{Atom, Binary, ResourceArc, Term, TermType};
 
 use crate::atoms;
 use crate::ffi::{self, Builder, Built, Elements, Entries};
+use crate::object::ObjectResource;
 use crate::shared::SharedBytes;
 
 /// Reads terms, depth first.
@@ -97,6 +98,9 @@ impl<'a> TermReader<'a> {
         if name.is_some_and(|name| atoms::py_buffer() == name) {
             return data(term).map_or(Token::Refused(NOT_BINARY), Token::View);
         }
+        if let Some(object) = name.filter(|name| atoms::py_object() == *name).and_then(|_| object(term)) {
+            return object.token();
+        }
         self.open.push(Open::Map(entries(term), None));
         if name.is_some() { Token::Struct(len) } else { Token::Map(len) }
     }
@@ -114,6 +118,11 @@ fn entries(map: Term<'_>) -> Entries<'_> {
 fn data(term: Term<'_>) -> Option<&[u8]> {
     let binary = term.map_get(atoms::data()).and_then(Binary::from_term).ok()?;
     Some(binary.as_slice())
+}
+
+/// What the reference of a `%Py.Object{}` holds, if it holds an object of this node.
+pub fn object(term: Term<'_>) -> Option<ResourceArc<ObjectResource>> {
+    term.map_get(atoms::handle()).and_then(|handle| handle.decode()).ok()
 }
 
 impl Read for TermReader<'_> {
@@ -224,6 +233,8 @@ fn parts_left(term: Term<'_>, left: usize, depth: usize) -> Option<usize> {
 pub struct TermWriter<'a> {
     pub builder: &'a mut Builder,
     pub interpreter: &'static Interpreter,
+    /// Whose objects are written.
+    pub pool: Option<Atom>,
 }
 
 impl Write for TermWriter<'_> {
@@ -297,6 +308,11 @@ impl Write for TermWriter<'_> {
 
     fn function(&mut self, etf: &[u8]) -> bool {
         self.builder.push_etf(etf)
+    }
+
+    fn handle(&mut self, object: &Bound<'_, PyAny>, _number: Option<u64>) {
+        let kept = ObjectResource::new(object, self.interpreter, self.pool);
+        self.builder.push(ResourceArc::new(kept));
     }
 
     fn list(&mut self, len: usize) {

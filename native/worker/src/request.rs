@@ -140,13 +140,18 @@ impl Answer {
         writer.atom(tag);
         match from_python(interpreter, value, &mut writer, goes_on) {
             Ok(()) => self.finish(value.py(), writer),
-            Err(refusal) => self.fault(&refusal.into_fault(Kind::Decode, "result")),
+            Err(refusal) => {
+                interpreter.drop_objects(value.py(), &writer.objects);
+                self.fault(&refusal.into_fault(Kind::Decode, "result"))
+            }
         }
     }
 
     /// What is large goes into a segment, if there is memory for one.
-    fn finish(&self, py: Python<'_>, writer: Writer) -> Frame {
-        if writer.len() >= SHARED_FROM {
+    fn finish(&self, py: Python<'_>, mut writer: Writer) -> Frame {
+        if !writer.objects.is_empty() {
+            writer.bytes[HEAD_KIND] = outgoing::REFERRING_REPLY;
+        } else if writer.len() >= SHARED_FROM {
             let parts = writer.parts(py, HEAD);
             if let Some(segment) = self.inbox.segments.fill(self.out(), &parts) {
                 let len = parts.iter().map(|part| part.len() as u64).sum();
@@ -226,6 +231,9 @@ fn end_child(outcome: &Outcome<'_, '_>) {
 
 /// Bytes of a frame before its term: length, kind, id, time.
 const HEAD: usize = 4 + 1 + 8 + 8;
+
+/// Where in it the kind is.
+const HEAD_KIND: usize = 4;
 
 /// A request of a process.
 pub struct Request {
@@ -327,9 +335,10 @@ impl Wire for Start {
         0
     }
 
-    fn read<'py>(&self, py: Python<'py>, _: &Interpreter) -> Result<py_core::Request<'py>, Fault> {
+    fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<py_core::Request<'py>, Fault> {
         self.answer.begin();
         let mut parts = self.body.parts();
+        interpreter.settle(&convert::value(py, interpreter, &mut parts)?)?;
         let init = text(&mut parts);
         let file = text(&mut parts);
         let line = match parts.next() {

@@ -10,6 +10,7 @@ import sys
 
 from erlang._encoders import encoder_of
 from erlang._exceptions import DecodeError
+from erlang._objects import Reference
 from erlang._terms import Atom, Struct
 from erlang._text import message_of, type_name
 
@@ -36,10 +37,13 @@ def configure(*, with_decimal: bool) -> None:
 
 
 def describe(value: object) -> object:
-    """Something that the native side converts by itself and that stands for `value`."""
+    """Something that the native side converts by itself and that stands for `value`.
+
+    What has no Elixir value is a reference.
+    """
     build = _builder(type(value))
     if build is None:
-        raise _no_value(value)
+        return Reference(value)
     try:
         return build(value)
     except DecodeError:
@@ -96,19 +100,14 @@ def _is_genuine(cls: type, module: str, name: str) -> bool:
     return getattr(sys.modules.get(module), name, None) is cls
 
 
-def _no_value(value: object) -> DecodeError:
-    return DecodeError(
-        f"a value of type {_name(type(value))} has no Elixir value: convert it in Python; "
-        "live references (return: :object) are not there yet"
-    )
-
-
 def _range(value: range) -> Struct:
     last = value.stop - (1 if value.step > 0 else -1)
     return Struct("Elixir.Range", {"first": value.start, "last": last, "step": value.step})
 
 
-def _date(value: datetime.date) -> Struct:
+def _date(value: datetime.date) -> Struct | Reference:
+    if type(value.year) is not int:  # pandas.NaT is a datetime without a date
+        return Reference(value)
     return Struct("Elixir.Date", _date_fields(value))
 
 
@@ -118,7 +117,9 @@ def _time(value: datetime.time) -> Struct:
     return Struct("Elixir.Time", {"calendar": _ISO, **_time_fields(value)})
 
 
-def _datetime(value: datetime.datetime) -> Struct:
+def _datetime(value: datetime.datetime) -> Struct | Reference:
+    if type(value.year) is not int:
+        return Reference(value)
     if getattr(value, "nanosecond", 0):  # pandas.Timestamp
         raise DecodeError("a timestamp with nanoseconds has no Elixir value: round it")
     fields = {**_date_fields(value), **_time_fields(value)}
@@ -129,8 +130,6 @@ def _datetime(value: datetime.datetime) -> Struct:
 
 
 def _date_fields(value: datetime.date) -> dict[str, object]:
-    if type(value.year) is not int:  # pandas.NaT is a datetime without a date
-        raise _no_value(value)
     return {"calendar": _ISO, "year": value.year, "month": value.month, "day": value.day}
 
 
@@ -181,12 +180,9 @@ def _seconds(offset: datetime.timedelta | None) -> int:
     return offset.days * 86_400 + offset.seconds
 
 
-def _decimal(value: decimal.Decimal) -> Struct:
+def _decimal(value: decimal.Decimal) -> Struct | Reference:
     if not _with_decimal:
-        raise DecodeError(
-            "a decimal.Decimal has no Elixir value without the library Decimal: add {:decimal, "
-            '"~> 2.0"} to the dependencies in mix.exs, or convert it to str or float in Python'
-        )
+        return Reference(value)
     import decimal
 
     sign, digits, exponent = value.as_tuple()
@@ -203,8 +199,12 @@ def _numpy_scalar(value: Any) -> object:
     # Of dates item() gives the integer of a unit that nobody sees, of records a tuple.
     plain = value.item() if value.dtype.kind in "biuf" else None
     if type(plain) not in (bool, int, float):
-        raise _no_value(value)
+        return Reference(value)
     return plain
+
+
+def _same(value: Reference) -> Reference:
+    return value
 
 
 def _channel(value: Channel) -> Struct:
@@ -244,6 +244,7 @@ _BUILDERS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("enum", "Enum"): _enum,
     ("erlang", "Channel"): _channel,
     ("fractions", "Fraction"): str,
+    ("erlang._objects", "Reference"): _same,
     ("numpy", "generic"): _numpy_scalar,
     # The bytes that the file system has, which need not be text.
     ("pathlib", "PurePath"): bytes,
