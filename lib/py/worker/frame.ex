@@ -71,7 +71,6 @@ defmodule Py.Worker.Frame do
 
   # The names of known structs, as they stand behind the key.
   @structs Map.new(Py.Encoding.structs(), &{Atom.to_string(&1), []})
-  @struct_key "__struct__"
   @binary 109
 
   @doc "Whether there may be a struct in an encoded term that the type table does not know."
@@ -92,8 +91,17 @@ defmodule Py.Worker.Frame do
 
   defp foreign_in?(piece) do
     piece
-    |> :binary.matches(@struct_key)
+    |> :binary.matches(struct_key())
     |> Enum.any?(fn {at, len} -> not known?(piece, at + len) end)
+  end
+
+  # To compile it takes five times as long as to look for it in a short request.
+  defp struct_key do
+    with nil <- :persistent_term.get(__MODULE__, nil) do
+      pattern = :binary.compile_pattern("__struct__")
+      :persistent_term.put(__MODULE__, pattern)
+      pattern
+    end
   end
 
   # An atom: its tag, the length of its name in one byte or two, its name.
