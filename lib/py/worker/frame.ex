@@ -106,13 +106,11 @@ defmodule Py.Worker.Frame do
 
   # An atom: its tag, the length of its name in one byte or two, its name.
   defp known?(piece, at) do
-    case piece do
-      <<_::binary-size(at), tag, len, name::binary-size(len), _::binary>>
-      when tag in [115, 119] ->
+    case binary_part(piece, at, byte_size(piece) - at) do
+      <<tag, len, name::binary-size(len), _::binary>> when tag in [115, 119] ->
         is_map_key(@structs, name)
 
-      <<_::binary-size(at), tag, len::16, name::binary-size(len), _::binary>>
-      when tag in [100, 118] ->
+      <<tag, len::16, name::binary-size(len), _::binary>> when tag in [100, 118] ->
         is_map_key(@structs, name)
 
       _no_atom ->
