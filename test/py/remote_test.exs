@@ -43,6 +43,23 @@ defmodule Py.RemoteTest do
     assert_no_messages()
   end
 
+  test "103. structs are encoded over there, and values decoded here", %{node: node} do
+    on = {@pool, node}
+    here = node()
+    point = %MyApp.Point{x: 1, y: 2}
+    decode = fn value -> {node() == here, value} end
+    expected = {true, %{x: 1, y: 2}}
+    assert Py.call(:builtins, :dict, [point], on: on, decode: decode) == {:ok, expected}
+
+    assert Py.await(Py.async_call(:builtins, :dict, [point], on: on, decode: decode)) ==
+             {:ok, expected}
+
+    assert [^expected] =
+             Py.stream(:builtins, :list, [[point]], on: on, decode: decode) |> Enum.to_list()
+
+    assert error(Py.call(:builtins, :list, [Version.parse!("1.0.0")], on: on)).kind == :encode
+  end
+
   test "a context goes along", %{node: node} do
     options = [on: {@pool, node}, traceparent: traceparent()]
     assert Py.eval("import erlang; erlang.traceparent()", %{}, options) == {:ok, traceparent()}
