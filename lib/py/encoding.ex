@@ -8,7 +8,8 @@ defmodule Py.Encoding do
 
   # `erlang/_encode.py` builds their values, but for those that the native side makes of what they hold.
   @structs [Date, DateTime, Decimal, MapSet, NaiveDateTime, Range, Time] ++
-             [Py.Array, Py.Buffer, Py.Bytes, Py.Channel, Py.Iterator, Py.Object]
+             [Py.Array, Py.Buffer, Py.Bytes, Py.Channel, Py.Iterator, Py.Object] ++
+             [Nx.BinaryBackend, Nx.Tensor]
 
   @data [Py.Array, Py.Buffer, Py.Bytes, Py.Object]
 
