@@ -59,6 +59,7 @@ defmodule Py.MixProject do
           Py.Script
         ],
         "Shared by both": [Py.Channel, Py.State],
+        Data: [Py.Array, Py.Bytes, Py.Buffer],
         "Pools and telemetry": [Py.Pool, Py.Telemetry],
         "Building and finding Python": [Py.Python, Py.Build]
       ]

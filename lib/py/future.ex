@@ -59,11 +59,11 @@ defmodule Py.Future do
   defp begin(request, %{on: session} = options) when is_pid(session) and node(session) != node(),
     do: begin(request, %{options | on: {session, node(session)}})
 
-  defp begin(request, %{on: name, timeout: timeout}) do
+  defp begin(request, %{on: name, timeout: timeout} = options) do
     ref = make_ref()
 
     case Caller.pool(name, timeout) do
-      {:ok, pool, timeout} -> submit(pool, ref, request, timeout)
+      {:ok, pool, timeout} -> pool |> Caller.copying(options) |> submit(ref, request, timeout)
       {:error, error} -> refused(name, ref, error)
     end
   end

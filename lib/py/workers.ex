@@ -55,7 +55,7 @@ defmodule Py.Workers do
 
   defp run_once(pool, ref, request, deadline) do
     {asked, lean} = Object.at_home(pool, request)
-    {verb, iovec} = Frame.encode(Process.group_leader(), lean)
+    {verb, iovec} = encode(pool, Process.group_leader(), lean)
 
     answer =
       case in_lane(asked, ref, verb, deadline, iovec) do
@@ -75,6 +75,13 @@ defmodule Py.Workers do
       {:ok, encoded} -> run_once(pool, ref, encoded, deadline)
       {:error, _error} = error -> {error, nil}
     end
+  end
+
+  defp encode(%{copy?: true}, leader, request), do: Frame.encode(leader, request)
+
+  defp encode(%{copy?: false}, leader, request) do
+    {verb, iovec} = Frame.encode(leader, request)
+    {Frame.mapped(verb), iovec}
   end
 
   # The worker of that number has an object that is an argument. Nothing of the request has run.
@@ -109,7 +116,7 @@ defmodule Py.Workers do
     {pool, request} = Object.at_home(pool, request)
     deadline = Frame.deadline(timeout)
 
-    with {:ok, request, verb, iovec} <- encode(leader, request) do
+    with {:ok, request, verb, iovec} <- encode_known(pool, leader, request) do
       times = :atomics.new(1, signed: false)
       asked = %Request{ref: tag, mode: :result, verb: verb, deadline: deadline, times: times}
       Survivor.owe(tag, pool.pid)
@@ -129,12 +136,12 @@ defmodule Py.Workers do
   end
 
   # What the worker would refuse would be told to nobody who could do it again.
-  defp encode(leader, request) do
-    {verb, iovec} = Frame.encode(leader, request)
+  defp encode_known(pool, leader, request) do
+    {verb, iovec} = encode(pool, leader, request)
 
     if not Frame.plain?(request) and Frame.foreign?(iovec) do
       with {:ok, request} <- Encoding.request(request) do
-        {verb, iovec} = Frame.encode(leader, request)
+        {verb, iovec} = encode(pool, leader, request)
         {:ok, request, verb, iovec}
       end
     else

@@ -155,6 +155,19 @@ defmodule Py.Cases.EncoderTest do
              })
   end
 
+  @tag :numpy
+  test "48. beside arrays and tensors", %{pool: pool} do
+    array = Py.Array.new(<<1, 2>>, {:u, 8}, {2})
+    tensor = Nx.from_binary(<<3, 4>>, {:u, 8})
+
+    assert eval(pool, "int(p['x'].sum() + p['y'].sum())", %{p: %Point{x: array, y: tensor}}) ==
+             {:ok, 10}
+
+    future = Py.async_call(:operator, :getitem, [[@point, array, tensor], 0], on: pool)
+    assert Py.await(future) == {:ok, @as_map}
+    assert eval(pool, "bytes(p['x'])", %{p: %Point{x: Py.buffer("ab")}}) == {:ok, "ab"}
+  end
+
   test "requests of all sizes", %{pool: pool} do
     numbers = Enum.to_list(1..100_000)
     text = String.duplicate("é", 50_000)

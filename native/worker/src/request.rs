@@ -15,7 +15,7 @@ use pyo3::types::{PyDict, PyString};
 
 use crate::etf::{Atoms, Document, Malformed, Mark, Reader, VERSION, Writer};
 use crate::ffi;
-use crate::frames::outgoing;
+use crate::frames::{incoming, outgoing};
 use crate::inbox::Inbox;
 use crate::outbox::{Frame, Outbox};
 use crate::segments::Lease;
@@ -84,6 +84,8 @@ struct Answer {
     epoch: Instant,
     /// When it began to run, in nanoseconds since `epoch`; zero before.
     begun: AtomicU64,
+    /// Large binaries of it stay in memory of ours.
+    is_mapped: bool,
 }
 
 impl Answer {
@@ -96,6 +98,7 @@ impl Answer {
             position: if in_lane { inbox.out.position() } else { 0 },
             epoch: Instant::now(),
             begun: AtomicU64::new(0),
+            is_mapped: false,
         }
     }
 
@@ -151,14 +154,23 @@ impl Answer {
     fn finish(&self, py: Python<'_>, mut writer: Writer) -> Frame {
         if !writer.objects.is_empty() {
             writer.bytes[HEAD_KIND] = outgoing::REFERRING_REPLY;
-        } else if writer.len() >= SHARED_FROM {
-            let parts = writer.parts(py, HEAD);
-            if let Some(segment) = self.inbox.segments.fill(self.out(), &parts) {
-                let len = parts.iter().map(|part| part.len() as u64).sum();
-                return self.head(outgoing::SHARED_REPLY).u32(segment).u64(len);
-            }
+            return Frame(writer.whole(py));
         }
-        Frame(writer.whole(py))
+        let shared = if writer.len() < SHARED_FROM {
+            None
+        } else if writer.is_mostly_large() || self.is_mapped && writer.has_large() {
+            let (parts, begin) = writer.parts_behind(py, HEAD);
+            self.fill(outgoing::MAPPED_REPLY, &parts, parts[0].len()).map(|frame| frame.u64(begin as u64))
+        } else {
+            let parts = writer.parts(py, HEAD);
+            self.fill(outgoing::SHARED_REPLY, &parts, parts.iter().map(|part| part.len()).sum())
+        };
+        shared.unwrap_or_else(|| Frame(writer.whole(py)))
+    }
+
+    fn fill(&self, kind: u8, parts: &[&[u8]], len: usize) -> Option<Frame> {
+        let segment = self.inbox.segments.fill(self.out(), parts)?;
+        Some(self.head(kind).u32(segment).u64(len as u64))
     }
 
     fn fault(&self, fault: &Fault) -> Frame {
@@ -245,8 +257,11 @@ pub struct Request {
 impl Request {
     pub fn new(inbox: &'static Inbox, verb: u8, id: u64, body: Body, way: Way) -> Result<Self, Malformed> {
         let verbs = [Verb::Call, Verb::Eval, Verb::Exec, Verb::GetAttr, Verb::Reload, Verb::Within];
-        let verb = *verbs.get(usize::from(verb)).ok_or(Malformed)?;
-        Ok(Request { answer: Answer::new(inbox, id, way), verb, body })
+        let is_mapped = verb & incoming::MAPPED != 0;
+        let verb = *verbs.get(usize::from(verb & !incoming::MAPPED)).ok_or(Malformed)?;
+        let mut answer = Answer::new(inbox, id, way);
+        answer.is_mapped = is_mapped;
+        Ok(Request { answer, verb, body })
     }
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 
+import _erlang
 from erlang._encoders import encoder_of
 from erlang._exceptions import DecodeError
 from erlang._objects import Reference
@@ -203,6 +204,17 @@ def _numpy_scalar(value: Any) -> object:
     return plain
 
 
+def _arrow_buffer(value: Any) -> memoryview:
+    """Arrow tells whether somebody may write there; a part may be one of what can be written."""
+    view = memoryview(value)
+    whole = value
+    while whole is not None:
+        if whole.is_mutable:
+            return view
+        whole = whole.parent
+    return _erlang.freeze(view)
+
+
 def _same(value: Reference) -> Reference:
     return value
 
@@ -249,6 +261,7 @@ _BUILDERS: dict[tuple[str, str], Callable[[Any], object]] = {
     # The bytes that the file system has, which need not be text.
     ("pathlib", "PurePath"): bytes,
     ("pathlib._local", "PurePath"): bytes,  # Python 3.13
+    ("pyarrow.lib", "Buffer"): _arrow_buffer,
     ("pydantic.main", "BaseModel"): _pydantic,
     ("pydantic.v1.main", "BaseModel"): _pydantic,
     ("uuid", "UUID"): str,
