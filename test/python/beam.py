@@ -36,6 +36,7 @@ class Native(ModuleType):
         self.answer: tuple[str, Any] = ("ok", None)
         self.answers = True
         self.request: object = None
+        self.frozen: list[memoryview] = []
 
     def send(self, dest: object, message: object) -> bool:
         if self.refusal is not None:
@@ -61,6 +62,10 @@ class Native(ModuleType):
 
     def finish(self, handle: object, value: object, error: BaseException | None) -> None:
         self.outcomes.put((handle, value, error))
+
+    def freeze(self, view: memoryview) -> memoryview:
+        self.frozen.append(view)
+        return view
 
     def interrupted(self) -> bool:
         return self.must_stop

@@ -185,6 +185,11 @@ pub struct View {
     buffer: Box<ffi::Py_buffer>,
 }
 
+// SAFETY: the bytes keep their place, and Python's part of it is touched attached, whatever the thread.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
 impl View {
     /// None for other objects, and where the bytes are not one after another.
     pub fn of(value: &Bound<'_, PyAny>) -> Option<Self> {
@@ -200,6 +205,12 @@ impl View {
             return None;
         }
         Some(View { buffer })
+    }
+
+    /// What it is a view of, which for a view is that view.
+    pub fn object<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        // SAFETY: attached; the buffer has a reference to the object, or null.
+        unsafe { Bound::from_borrowed_ptr_or_opt(py, self.buffer.obj) }
     }
 
     pub fn as_slice(&self) -> &[u8] {
@@ -671,10 +682,11 @@ pub extern "C" fn native_module_init() -> *mut ffi::PyObject {
         method(c"base", base),
         method(c"may_stall", may_stall),
         method(c"interrupt_thread", interrupt_thread),
+        method(c"freeze", freeze),
         // SAFETY: an entry of zeroes ends the table.
         unsafe { std::mem::zeroed() },
     ]);
-    struct Methods([ffi::PyMethodDef; 14]);
+    struct Methods([ffi::PyMethodDef; 15]);
     // SAFETY: read only.
     unsafe impl Sync for Methods {}
     // SAFETY: an entry of zeroes ends the table; there is nothing to run when the module is made.
@@ -789,6 +801,7 @@ native_function!(loop_returns, crate::natives::loop_returns);
 native_function!(base, crate::natives::base);
 native_function!(may_stall, crate::natives::may_stall);
 native_function!(interrupt_thread, crate::natives::interrupt_thread);
+native_function!(freeze, crate::natives::freeze);
 
 // ---------------------------------------------------------------------------------------------
 // Tickets that Python keeps for us

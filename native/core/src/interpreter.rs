@@ -19,6 +19,7 @@ use crate::ffi::{self, Attached};
 use crate::gate::Gate;
 #[cfg(not(feature = "limited"))]
 use crate::inline::{Visit, Visitors};
+use crate::memory::MemoryType;
 use crate::question::Questions;
 use crate::request::{Source, no_such_module};
 use crate::routes::Routes;
@@ -31,6 +32,7 @@ const MAX_CACHED_NAMES: usize = 16_384;
 
 pub struct Interpreter {
     pub(crate) hooks: Hooks,
+    pub(crate) memory: MemoryType,
     atoms: Attached<ByWord<Py<PyAny>>>,
     names: Attached<ByWord<Py<PyString>>>,
     /// Modules that were found fully imported once, by address.
@@ -138,6 +140,7 @@ impl Interpreter {
     ) -> PyResult<&'static Self> {
         let interpreter = Box::leak(Box::new(Interpreter {
             hooks: Hooks::new(py)?,
+            memory: MemoryType::new(py)?,
             atoms: Attached::default(),
             names: Attached::default(),
             modules: Attached::default(),

@@ -19,6 +19,7 @@ mod gate;
 #[cfg(not(feature = "limited"))]
 mod inline;
 mod interpreter;
+mod memory;
 mod natives;
 mod pool;
 mod question;
@@ -39,6 +40,7 @@ pub use gate::Closed;
 #[cfg(not(feature = "limited"))]
 pub use inline::{Inline, Ran};
 pub use interpreter::Interpreter;
+pub use memory::{Frozen, Memory};
 pub use pool::{Limits, Pool, PoolInfo, Refusal, Running};
 pub use question::{Answer, Asker, Questions};
 pub use request::{Call, Request, Source};

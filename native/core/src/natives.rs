@@ -137,6 +137,18 @@ pub fn interrupt_thread<'py>(
     Ok(py.None().into_bound(py))
 }
 
+/// A view of the same bytes that promises for them: nobody changes them as long as anything refers to it.
+pub fn freeze<'py>(
+    interpreter: &'static Interpreter,
+    _: Python<'py>,
+    arguments: Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let [view] = arguments else {
+        return Err(PyTypeError::new_err("freeze(view) takes one argument"));
+    };
+    interpreter.memory.freeze(view)
+}
+
 /// What these functions do where this is a child that Python code forked: nothing connects it with the BEAM.
 pub mod in_child {
     use pyo3::exceptions::PyRuntimeError;

@@ -15,10 +15,13 @@ rustler::atoms! {
     ok,
     error,
     data,
+    state,
     __struct__,
     __exception__,
     py_bytes = "Elixir.Py.Bytes",
     py_buffer = "Elixir.Py.Buffer",
+    py_array = "Elixir.Py.Array",
+    nx_binary = "Elixir.Nx.BinaryBackend",
     py_error = "Elixir.Py.Error",
     py_output_process = "Elixir.Py.Output",
     py_result,
@@ -75,11 +78,32 @@ rustler::atoms! {
     frames,
     version,
     map,
+    dtype,
+    shape,
+    strides,
+    writable,
+    f,
+    s,
+    u,
+    c,
+    bool,
+    big,
 }
 
 /// Atoms are words that mean the same everywhere in a node: the word identifies the name.
 pub fn id(term: Term<'_>) -> u64 {
     ffi::word(term)
+}
+
+/// The field of a struct of this name whose binary Python sees through a view, as that of a `%Py.Buffer{}`.
+pub fn shown(name: Term<'_>) -> Option<Atom> {
+    if py_array() == name {
+        Some(data())
+    } else if nx_binary() == name {
+        Some(state())
+    } else {
+        None
+    }
 }
 
 /// The name of the atom with this id, in UTF-8, which `erl_nif` gives only as external term format

@@ -11,18 +11,17 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 use std::sync::{LazyLock, OnceLock};
 
 use crossbeam_queue::ArrayQueue;
-use pyo3::Py;
-use pyo3::types::PyBytes;
+use py_core::Memory;
 use rustler::codegen_runtime::handle_nif_result;
 use rustler::sys::{
     ERL_NIF_BIN2TERM_SAFE, ErlNifEnv, ErlNifMapIterator, ErlNifMapIteratorEntry, ErlNifPid, ErlNifTerm,
     enif_alloc_env, enif_binary_to_term, enif_clear_env, enif_free_env, enif_get_map_size, enif_get_tuple,
     enif_make_copy, enif_make_double, enif_make_list_from_array, enif_make_map_from_arrays,
-    enif_make_map_put, enif_make_new_binary, enif_make_new_map, enif_make_tuple_from_array,
-    enif_map_iterator_create, enif_map_iterator_destroy, enif_map_iterator_get_pair, enif_map_iterator_next,
-    enif_send, enif_whereis_pid,
+    enif_make_map_put, enif_make_new_binary, enif_make_new_map, enif_make_sub_binary,
+    enif_make_tuple_from_array, enif_map_iterator_create, enif_map_iterator_destroy,
+    enif_map_iterator_get_pair, enif_map_iterator_next, enif_send, enif_whereis_pid,
 };
-use rustler::{Atom, Encoder, Env, LocalPid, ResourceArc, Term};
+use rustler::{Atom, Binary, Encoder, Env, LocalPid, ResourceArc, Term};
 
 use crate::shared::SharedBytes;
 
@@ -468,6 +467,22 @@ impl Builder {
         self.stack.push(term);
     }
 
+    /// Pushes a part of a binary that was lent, as the BEAM has it.
+    pub fn push_lent(&mut self, lent: &Lent, part: &[u8]) {
+        let offset = part.as_ptr().addr().wrapping_sub(lent.data.addr());
+        assert!(offset <= lent.len && part.len() <= lent.len - offset, "bytes of another binary");
+        // SAFETY: the binary is alive and copied whole, which takes no copy of its bytes; the part lies in it.
+        let term = unsafe {
+            let whole = enif_make_copy(self.env, lent.letter.terms[0]);
+            if part.len() == lent.len {
+                whole
+            } else {
+                enif_make_sub_binary(self.env, whole, offset, part.len())
+            }
+        };
+        self.stack.push(term);
+    }
+
     /// Pushes the term that the bytes encode; false where they encode none, or an unknown atom.
     pub fn push_etf(&mut self, etf: &[u8]) -> bool {
         let mut term = ErlNifTerm::default();
@@ -608,27 +623,33 @@ fn count(len: usize) -> u32 {
     u32::try_from(len).expect("lists and tuples from Python are shorter than four thousand million")
 }
 
-/// The memory of a `bytes` object, which never moves or changes.
-#[derive(Clone, Copy)]
-pub struct Memory {
+/// A binary that Python sees, without its process.
+pub struct Lent {
+    letter: Letter,
     data: *const u8,
     len: usize,
 }
 
-// SAFETY: the memory is only ever read.
-unsafe impl Send for Memory {}
+// SAFETY: the bytes are only read, and so is the letter.
+unsafe impl Send for Lent {}
 // SAFETY: as above.
-unsafe impl Sync for Memory {}
+unsafe impl Sync for Lent {}
 
-impl Memory {
-    pub fn of(bytes: &Py<PyBytes>, py: pyo3::Python<'_>) -> Self {
-        let content = bytes.as_bytes(py);
-        Memory { data: content.as_ptr(), len: content.len() }
+impl Lent {
+    /// None where the term is no binary. What it is a part of lives as long.
+    pub fn new(term: Term<'_>) -> Option<Self> {
+        let letter = Letter::copy(&[term]);
+        let bytes = Binary::from_term(letter.term(0)).ok()?;
+        // They have their place for as long as the environment is not emptied: binaries do not move, and
+        // nobody collects garbage there.
+        let (data, len) = (bytes.as_ptr(), bytes.len());
+        Some(Lent { letter, data, len })
     }
+}
 
-    /// `owner` is what keeps the memory: it must be the object given to `of`.
-    pub fn as_slice(self, _owner: &Py<PyBytes>) -> &[u8] {
-        // SAFETY: the owner is borrowed for as long as the slice, and bytes are immutable.
+impl Memory for Lent {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the letter, which has the bytes, lives as long as `self`, and binaries are immutable.
         unsafe { std::slice::from_raw_parts(self.data, self.len) }
     }
 }

@@ -1,17 +1,12 @@
 //! Binaries on memory of Python's.
 
-use py_core::Interpreter;
-use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use py_core::{Frozen, Interpreter};
 use rustler::Resource;
 
-use crate::ffi::Memory;
-
-/// Keeps a `bytes` object for as long as the BEAM has a binary on its memory.
+/// Keeps an object of Python's for as long as the BEAM has a binary on its memory.
 pub struct SharedBytes {
     /// Taken when it is dropped.
-    owner: Option<Py<PyBytes>>,
-    memory: Memory,
+    frozen: Option<Frozen>,
     interpreter: &'static Interpreter,
 }
 
@@ -19,21 +14,20 @@ pub struct SharedBytes {
 impl Resource for SharedBytes {}
 
 impl SharedBytes {
-    pub fn new(owner: Py<PyBytes>, interpreter: &'static Interpreter) -> Self {
-        let memory = Python::attach(|py| Memory::of(&owner, py));
-        SharedBytes { owner: Some(owner), memory, interpreter }
+    pub fn new(frozen: Frozen, interpreter: &'static Interpreter) -> Self {
+        SharedBytes { frozen: Some(frozen), interpreter }
     }
 
     pub fn as_slice(&self) -> &[u8] {
-        self.owner.as_ref().map_or(&[], |owner| self.memory.as_slice(owner))
+        self.frozen.as_ref().map_or(&[], Frozen::as_slice)
     }
 }
 
 impl Drop for SharedBytes {
     /// The garbage collector runs this on a scheduler, which must not wait for the GIL.
     fn drop(&mut self) {
-        if let Some(owner) = self.owner.take() {
-            self.interpreter.release(owner.into_any());
+        if let Some(frozen) = self.frozen.take() {
+            self.interpreter.release(frozen.into_owner());
         }
     }
 }

@@ -193,9 +193,14 @@ impl Recorder<'_> {
             };
         }
         self.count(if name.is_some() { STRUCT } else { MAP }, map.map_size().ok()?)?;
+        let shown = name.and_then(atoms::shown);
         for (key, value) in Entries::of(map)? {
             self.put(key, depth)?;
-            self.put(value, depth)?;
+            let is_shown = shown.is_some_and(|shown| shown == key);
+            match is_shown.then(|| Binary::from_term(value).ok()).flatten() {
+                Some(bytes) => self.text(VIEW, bytes.as_slice())?,
+                None => self.put(value, depth)?,
+            }
         }
         Some(())
     }

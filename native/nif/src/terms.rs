@@ -1,36 +1,67 @@
 //! Erlang terms as the tokens of the type table.
 
-use py_core::Interpreter;
+use std::sync::Arc;
+
 use py_core::convert::refused::{BITSTRING, IMPROPER, NOT_BINARY};
-use py_core::convert::{Opaque, Read, Token, Write};
-use pyo3::Py;
+use py_core::convert::{Opaque, Read, SHARED_FROM, Token, View, Write};
+use py_core::{Frozen, Interpreter};
 use pyo3::types::PyBytes;
-use rustler::{Binary, ResourceArc, Term, TermType};
+use pyo3::{Py, Python};
+use rustler::{Atom, Binary, ResourceArc, Term, TermType};
 
 use crate::atoms;
-use crate::ffi::{self, Builder, Built, Elements, Entries};
+use crate::ffi::{self, Builder, Built, Elements, Entries, Lent};
 use crate::shared::SharedBytes;
 
 /// Reads terms, depth first.
 pub struct TermReader<'a> {
     parts: Elements<'a>,
     open: Vec<Open<'a>>,
+    /// The term that comes is shown, if it is a binary.
+    is_shown: bool,
 }
 
 /// A container of which some elements were read.
 enum Open<'a> {
     List(Term<'a>),
     Tuple(Elements<'a>),
-    Map(Entries<'a>, Option<Term<'a>>),
+    Map(Fields<'a>),
+}
+
+struct Fields<'a> {
+    rest: Entries<'a>,
+    value: Option<Term<'a>>,
+    /// The key of the value that is shown.
+    shown: Option<Atom>,
+    is_shown: bool,
+}
+
+impl<'a> Fields<'a> {
+    /// A key, then its value.
+    fn next(&mut self) -> Option<Term<'a>> {
+        if let Some(value) = self.value.take() {
+            return Some(value);
+        }
+        let (key, value) = self.rest.next()?;
+        self.value = Some(value);
+        self.is_shown = self.shown.is_some_and(|shown| shown == key);
+        Some(key)
+    }
+
+    /// Whether the term that comes is the value that is shown.
+    fn shows(&self) -> bool {
+        self.is_shown && self.value.is_some()
+    }
 }
 
 impl<'a> TermReader<'a> {
     /// Reads the elements of a tuple, one after another.
     pub fn new(parts: Elements<'a>) -> Self {
-        TermReader { parts, open: Vec::new() }
+        TermReader { parts, open: Vec::new(), is_shown: false }
     }
 
     fn next_term(&mut self) -> Term<'a> {
+        self.is_shown = false;
         while let Some(open) = self.open.last_mut() {
             let next = match open {
                 Open::List(rest) => rest.list_get_cell().ok().map(|(head, tail)| {
@@ -38,11 +69,10 @@ impl<'a> TermReader<'a> {
                     head
                 }),
                 Open::Tuple(rest) => rest.next(),
-                Open::Map(_, value @ Some(_)) => value.take(),
-                Open::Map(rest, value) => rest.next().map(|(key, found)| {
-                    *value = Some(found);
-                    key
-                }),
+                Open::Map(fields) => {
+                    self.is_shown = fields.shows();
+                    fields.next()
+                }
             };
             if let Some(term) = next {
                 return term;
@@ -57,6 +87,7 @@ impl<'a> TermReader<'a> {
             TermType::Atom => atom(atoms::id(term)),
             TermType::Integer => integer(term),
             TermType::Float => Token::Float(term.decode().expect("its type is float")),
+            TermType::Binary if self.is_shown && term.is_binary() => view(term),
             TermType::Binary => Binary::from_term(term)
                 .map_or(Token::Refused(BITSTRING), |binary| Token::Text(binary.as_slice())),
             TermType::List => self.list(term),
@@ -95,9 +126,10 @@ impl<'a> TermReader<'a> {
             return data(term).map_or(Token::Refused(NOT_BINARY), Token::Bytes);
         }
         if name.is_some_and(|name| atoms::py_buffer() == name) {
-            return data(term).map_or(Token::Refused(NOT_BINARY), Token::View);
+            return term.map_get(atoms::data()).map_or(Token::Refused(NOT_BINARY), view);
         }
-        self.open.push(Open::Map(entries(term), None));
+        let shown = name.and_then(atoms::shown);
+        self.open.push(Open::Map(Fields { rest: entries(term), value: None, shown, is_shown: false }));
         if name.is_some() { Token::Struct(len) } else { Token::Map(len) }
     }
 }
@@ -110,10 +142,22 @@ fn entries(map: Term<'_>) -> Entries<'_> {
     Entries::of(map).expect("its type is map")
 }
 
-/// The binary of a `%Py.Bytes{}` or `%Py.Buffer{}`.
+/// The binary of a `%Py.Bytes{}`.
 fn data(term: Term<'_>) -> Option<&[u8]> {
     let binary = term.map_get(atoms::data()).and_then(Binary::from_term).ok()?;
     Some(binary.as_slice())
+}
+
+/// To copy fewer bytes costs less than to lend them.
+const LENT_FROM: usize = 1024;
+
+/// A binary that Python sees through a `memoryview`.
+fn view(term: Term<'_>) -> Token<'_> {
+    match Binary::from_term(term) {
+        Ok(binary) if binary.len() < LENT_FROM => Token::View(binary.as_slice()),
+        Ok(_) => Lent::new(term).map_or(Token::Refused(NOT_BINARY), |lent| Token::Memory(Arc::new(lent))),
+        Err(_) => Token::Refused(NOT_BINARY),
+    }
 }
 
 impl Read for TermReader<'_> {
@@ -226,6 +270,14 @@ pub struct TermWriter<'a> {
     pub interpreter: &'static Interpreter,
 }
 
+impl TermWriter<'_> {
+    /// A binary on memory of Python's.
+    fn share(&mut self, frozen: Frozen) {
+        let shared = ResourceArc::new(SharedBytes::new(frozen, self.interpreter));
+        self.builder.push_shared(&shared);
+    }
+}
+
 impl Write for TermWriter<'_> {
     type Written = Built;
 
@@ -287,8 +339,18 @@ impl Write for TermWriter<'_> {
     }
 
     fn shared_binary(&mut self, bytes: Py<PyBytes>, _len: usize) {
-        let shared = ResourceArc::new(SharedBytes::new(bytes, self.interpreter));
-        self.builder.push_shared(&shared);
+        self.share(Python::attach(|py| Frozen::bytes(bytes.into_bound(py))));
+    }
+
+    fn view(&mut self, view: View) {
+        let is_small = view.as_slice().len() < SHARED_FROM;
+        match if is_small { None } else { self.interpreter.frozen(&view) } {
+            None => self.binary(view.as_slice()),
+            Some(frozen) => match frozen.lender::<Lent>() {
+                Some(lent) => self.builder.push_lent(lent, frozen.as_slice()),
+                None => self.share(frozen),
+            },
+        }
     }
 
     fn opaque(&mut self, etf: &[u8]) -> bool {

@@ -4,16 +4,13 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use py_shared::Segment;
 use pyo3::ffi;
-use pyo3::prelude::*;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use crate::segments::Lease;
 use crate::template::Task;
 
 /// Where the launcher leaves the ways to the BEAM.
@@ -194,37 +191,6 @@ pub fn bytes(segment: &Segment, len: usize) -> &[u8] {
     // SAFETY: bytes are laid out as atomic ones are, and the BEAM, the only other process that has this
     // memory, does not write a segment until it was told that it is returned.
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
-}
-
-/// What a `memoryview` on a segment of the BEAM's refers to.
-#[pyclass(frozen, module = "erlang")]
-pub struct SharedMemory {
-    lease: Arc<Lease>,
-    begin: usize,
-    len: usize,
-}
-
-impl SharedMemory {
-    pub fn new(lease: Arc<Lease>, begin: usize, len: usize) -> Self {
-        SharedMemory { lease, begin, len }
-    }
-}
-
-#[pymethods]
-impl SharedMemory {
-    /// # Safety
-    /// Python calls this, with a view to be filled.
-    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: i32) -> PyResult<()> {
-        let this = slf.get();
-        let bytes = &this.lease.bytes()[this.begin..][..this.len];
-        let (start, len) = (bytes.as_ptr().cast_mut().cast(), bytes.len() as ffi::Py_ssize_t);
-        // SAFETY: the view takes a reference to this object, which keeps the memory; nobody writes
-        // through it, since it says that it is read-only.
-        match unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, len, 1, flags) } {
-            0 => Ok(()),
-            _ => Err(PyErr::fetch(slf.py())),
-        }
-    }
 }
 
 /// What Python calls when it loads this file as `_erlang`.

@@ -5,9 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use py_core::Memory;
 use py_shared::{Segment, Shelf};
-use pyo3::prelude::*;
-use pyo3::types::PyMemoryView;
 
 use crate::etf::Malformed;
 use crate::ffi;
@@ -142,15 +141,27 @@ impl Lease {
         ffi::bytes(&self.segment, self.len)
     }
 
-    /// A `memoryview` on a part of it, which keeps it as long as it lives.
-    pub fn view(self: &Arc<Self>, py: Python<'_>, (begin, len): (usize, usize)) -> PyResult<Py<PyAny>> {
-        let memory = Bound::new(py, ffi::SharedMemory::new(Arc::clone(self), begin, len))?;
-        Ok(PyMemoryView::from(&memory)?.into_any().unbind())
+    /// A part of it, which keeps all of it.
+    pub fn part(self: &Arc<Self>, begin: usize, len: usize) -> Part {
+        Part { lease: Arc::clone(self), begin, len }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.out.put(&Frame::new(outgoing::RETURNED).u32(self.id));
+    }
+}
+
+/// A part of a segment that Python sees.
+pub struct Part {
+    lease: Arc<Lease>,
+    begin: usize,
+    len: usize,
+}
+
+impl Memory for Part {
+    fn bytes(&self) -> &[u8] {
+        &self.lease.bytes()[self.begin..][..self.len]
     }
 }

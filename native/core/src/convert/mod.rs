@@ -10,9 +10,10 @@ mod request;
 mod to_python;
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use pyo3::Py;
 use pyo3::types::PyBytes;
-use pyo3::{Py, PyAny, PyResult};
 
 pub use from_python::{Number, from_python, is_plain, number};
 #[cfg(not(feature = "limited"))]
@@ -20,6 +21,7 @@ pub use quick::{FEW, Plain, quick};
 pub use request::{Verb, request, subject, value};
 
 pub use crate::ffi::View;
+use crate::memory::Memory;
 use crate::wire::{Fault, Kind};
 
 /// What is said of terms that have no value in Python.
@@ -50,10 +52,10 @@ pub enum Token<'a> {
     Atom(u64),
     Text(&'a [u8]),
     Bytes(&'a [u8]),
-    /// Bytes that Python sees through a `memoryview`.
+    /// Few bytes that Python sees through a `memoryview`.
     View(&'a [u8]),
-    /// What the reader made itself.
-    Made(PyResult<Py<PyAny>>),
+    /// The same of any number, without a copy.
+    Memory(Arc<dyn Memory>),
     List(usize),
     Tuple(usize),
     Map(usize),

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use py_core::convert::refused::{BITSTRING, IMPROPER, NOT_BINARY};
 use py_core::convert::{Opaque, Read, SHARED_FROM, Token};
-use pyo3::prelude::*;
 
 use super::scan::{Mark, atom_name};
 use super::*;
@@ -161,7 +160,7 @@ impl<'a> Reader<'a> {
     fn view(&self, begin: usize, size: usize) -> Token<'a> {
         match self.lease {
             Some(lease) if size >= SHARED_FROM => {
-                Token::Made(Python::attach(|py| lease.view(py, (VERSION_LEN + begin, size))))
+                Token::Memory(Arc::new(lease.part(VERSION_LEN + begin, size)))
             }
             _ => Token::View(&self.bytes[begin..begin + size]),
         }
@@ -241,7 +240,12 @@ impl Read for Reader<'_> {
             LIST => self.list(place),
             BINARY => {
                 let len = self.u32();
-                Token::Text(self.take(len))
+                let begin = self.at;
+                let text = self.take(len);
+                match self.marked(place) {
+                    Some(Mark::Shown) => self.view(begin, len),
+                    _ => Token::Text(text),
+                }
             }
             BIT_BINARY => {
                 let len = self.u32();

@@ -7,7 +7,7 @@ use super::*;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// What is found at the place of a map or list.
+/// What is found at the place of a map, list or binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// A map with the key `__struct__`.
@@ -18,6 +18,8 @@ pub enum Mark {
     Buffer { data: (usize, usize), end: usize },
     /// A `%Py.Bytes{}` or `%Py.Buffer{}` without a binary.
     NotBytes,
+    /// A binary that Python sees through a view: that of an array or a tensor.
+    Shown,
     /// A list that ends in something else than the empty list.
     Improper,
 }
@@ -68,6 +70,7 @@ struct Map {
     is_struct: bool,
     is_bytes: bool,
     is_buffer: bool,
+    is_array: bool,
     data: Option<(usize, usize)>,
 }
 
@@ -101,16 +104,17 @@ impl<'a> Scan<'a> {
         if *left % 2 == 1 {
             map.key = match atom_name(here) {
                 Some(b"__struct__") => Key::Struct,
-                Some(b"data") => Key::Data,
+                Some(b"data" | b"state") => Key::Data,
                 _ => Key::Other,
             };
         } else if map.key == Key::Struct && atom_name(here).is_some() {
             map.is_struct = true;
             map.is_bytes = atom_name(here) == Some(b"Elixir.Py.Bytes");
             map.is_buffer = atom_name(here) == Some(b"Elixir.Py.Buffer");
+            map.is_array = matches!(atom_name(here), Some(b"Elixir.Py.Array" | b"Elixir.Nx.BinaryBackend"));
         } else if map.key == Key::Data && here.first() == Some(&BINARY) {
             let len = u32_at(here, 1)? as usize;
-            map.data = Some((self.at + 5, len));
+            map.data = Some((self.at + BINARY_HEAD, len));
         }
         Ok(())
     }
@@ -219,6 +223,9 @@ impl<'a> Scan<'a> {
                 if map.is_struct {
                     self.marks.push((map.begin, mark));
                 }
+                if let Some((begin, _)) = map.data.filter(|_| map.is_array) {
+                    self.marks.push((begin - BINARY_HEAD, Mark::Shown));
+                }
             }
         }
     }
@@ -249,6 +256,9 @@ impl<'a> Scan<'a> {
         Ok(value as usize)
     }
 }
+
+/// The tag of a binary, and its length.
+const BINARY_HEAD: usize = 5;
 
 fn u32_at(bytes: &[u8], at: usize) -> Result<u32, Malformed> {
     let bytes = bytes.get(at..at + 4).ok_or(Malformed)?;
