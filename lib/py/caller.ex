@@ -34,9 +34,15 @@ defmodule Py.Caller do
       when is_pid(session) and node(session) != node(),
       do: Remote.run(session, node(session), request, timeout)
 
-  def run(request, %{on: name, timeout: timeout}) do
-    with {:ok, pool, timeout} <- pool(name, timeout), do: perform(pool, request, timeout)
+  def run(request, %{on: name, timeout: timeout} = options) do
+    with {:ok, pool, timeout} <- pool(name, timeout),
+         do: pool |> copying(options) |> perform(request, timeout)
   end
+
+  @doc "The pool, as one that copies results out of the memory of a worker, or does not."
+  @spec copying(Pool.t(), map) :: Pool.t()
+  def copying(pool, %{copy: false}), do: %{pool | copy?: false}
+  def copying(pool, _options), do: pool
 
   @doc "The pool and what is left of the time."
   @spec pool(atom | pid, timeout | nil) :: {:ok, Pool.t(), timeout} | {:error, Error.t()}

@@ -49,11 +49,11 @@ defmodule Py.Future do
   def start(request, %{on: session} = options) when is_pid(session) and node(session) != node(),
     do: start(request, %{options | on: {session, node(session)}})
 
-  def start(request, %{on: name, timeout: timeout}) do
+  def start(request, %{on: name, timeout: timeout} = options) do
     ref = make_ref()
 
     case Caller.pool(name, timeout) do
-      {:ok, pool, timeout} -> submit(pool, ref, request, timeout)
+      {:ok, pool, timeout} -> pool |> Caller.copying(options) |> submit(ref, request, timeout)
       {:error, error} -> refused(name, ref, error)
     end
   end

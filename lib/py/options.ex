@@ -36,6 +36,12 @@ defmodule Py.Options do
       doc:
         "says that the function returns within a fraction of a millisecond: run it on the calling scheduler, where Python is free and that is safe, else through the queue, with the same result. See `Py.Pool.info/1` for why it is not"
     ],
+    copy: [
+      type: :boolean,
+      default: true,
+      doc:
+        "with `false`, binaries from 64 KB up in the result of a worker process stay in its shared memory, which it can use again when the last of them, and of their parts, is garbage; in the node there is no copy to save"
+    ],
     progress: [
       type: {:function, 3},
       default: nil,
@@ -252,7 +258,7 @@ defmodule Py.Options do
   @schemas %{
     call: @call,
     async_call: @call ++ @stream_to ++ @stream,
-    stream: Keyword.drop(@call, [:return, :inline]) ++ @stream,
+    stream: Keyword.drop(@call, [:return, :inline, :copy]) ++ @stream,
     session: @session ++ [idle_timeout: [default: :infinity] ++ @idle_timeout],
     kept_session:
       Keyword.delete(@session, :name) ++ [idle_timeout: [default: 300_000] ++ @idle_timeout],

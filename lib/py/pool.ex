@@ -70,7 +70,8 @@ defmodule Py.Pool do
     :python,
     :home,
     :session,
-    :max_sessions
+    :max_sessions,
+    copy?: true
   ]
 
   @typedoc "What a call needs to know of a pool; read without a process."
@@ -85,7 +86,8 @@ defmodule Py.Pool do
           python: Py.Python.t(),
           home: non_neg_integer | {:choose | non_neg_integer, Py.Tenants.key()} | nil,
           max_sessions: pos_integer | :infinity,
-          session: Py.Tenants.key() | nil
+          session: Py.Tenants.key() | nil,
+          copy?: boolean
         }
 
   @doc """

@@ -357,6 +357,9 @@ defmodule Py.Switchboard do
   def handle_info({:py_returned, port, segment}, state),
     do: {:noreply, Requests.give_back(state, port, segment)}
 
+  def handle_info({:py_kept, port, segment, token}, state),
+    do: {:noreply, Requests.keep(state, port, segment, token)}
+
   def handle_info(:tick, state),
     do: {:noreply, %{state | ticks?: false} |> Overdue.look() |> Requests.dispatch()}
 

@@ -29,7 +29,7 @@ defmodule Py.Workers do
     ref = make_ref()
     span = Telemetry.start(pool, request, ref)
 
-    {verb, iovec} = Frame.encode(Process.group_leader(), request)
+    {verb, iovec} = encode(pool, Process.group_leader(), request)
     deadline = Frame.deadline(timeout)
 
     {result, run} =
@@ -43,8 +43,15 @@ defmodule Py.Workers do
     result
   end
 
-  # The lane may lead to any worker.
-  defp in_lane(%{home: nil} = pool, ref, verb, deadline, iovec),
+  defp encode(%{copy?: true}, leader, request), do: Frame.encode(leader, request)
+
+  defp encode(%{copy?: false}, leader, request) do
+    {verb, iovec} = Frame.encode(leader, request)
+    {Frame.mapped(verb), iovec}
+  end
+
+  # The lane may lead to any worker, and is for answers that are small.
+  defp in_lane(%{home: nil, copy?: true} = pool, ref, verb, deadline, iovec),
     do: Lane.ask(pool, ref, verb, deadline, iovec)
 
   defp in_lane(_pool, _ref, _verb, _deadline, _iovec), do: :busy
@@ -63,7 +70,7 @@ defmodule Py.Workers do
 
     Survivor.owe(tag, pool.pid)
 
-    {verb, iovec} = Frame.encode(leader, request)
+    {verb, iovec} = encode(pool, leader, request)
     deadline = Frame.deadline(timeout)
     asked = %Request{ref: tag, mode: :result, verb: verb, deadline: deadline, times: times}
     Lane.keep_order(pool)

@@ -6,7 +6,7 @@ defmodule Py.OptionsTest do
   test "an unknown option is named, and so are the known ones" do
     message =
       "unknown options :nope, :no for Py.call; known are :kwargs, :timeout, :on, :return, :inline, " <>
-        ":progress, :traceparent"
+        ":copy, :progress, :traceparent"
 
     assert_raise ArgumentError, message, fn -> Py.call(:math, :sqrt, [4], nope: 1, no: 2) end
 

@@ -4,6 +4,8 @@ defmodule Py.Native.Base do
   @typedoc "Memory shared with another process: unmapped when no term refers to it any longer."
   @opaque segment :: reference
 
+  @opaque loan :: reference
+
   @opaque lanes :: reference
 
   @typedoc "The descriptor of a unix stream socket that does not block, as `:inet.getfd/1` tells it; only borrowed."
@@ -40,6 +42,13 @@ defmodule Py.Native.Base do
   # Without a copy: the binary changes when the segment is written again, and parts of it that were matched out do too.
   @spec segment_map(segment, non_neg_integer, non_neg_integer) :: binary
   def segment_map(_segment, _offset, _len), do: not_loaded()
+
+  # A segment of which a process gets a message when neither the loan nor a binary on it is there any more.
+  @spec segment_lend(segment, pid, term) :: loan
+  def segment_lend(_segment, _owner, _message), do: not_loaded()
+
+  @spec loan_map(loan, non_neg_integer, non_neg_integer) :: binary
+  def loan_map(_loan, _offset, _len), do: not_loaded()
 
   @spec segment_word(segment, non_neg_integer) :: non_neg_integer
   def segment_word(_segment, _index), do: not_loaded()

@@ -62,7 +62,7 @@ defmodule Py.Switchboard.Listener do
     end
   end
 
-  def frame({:shared, id, run, segment, len}, port, state) do
+  def frame({:shared, id, run, segment, len, begin}, port, state) do
     worker = receive_segment(Roster.worker(state.roster, port), segment)
 
     loan = %Loan{
@@ -70,7 +70,8 @@ defmodule Py.Switchboard.Listener do
       port: port,
       id: segment,
       segment: worker.segments[segment],
-      len: len
+      len: len,
+      begin: begin
     }
 
     case Map.pop(state.requests, id) do

@@ -24,15 +24,45 @@ defmodule Py.Switchboard.Requests do
     Enum.reduce(found, state, fn {port, segment}, state -> give_back(state, port, segment) end)
   end
 
-  @spec give_back(Switchboard.state(), port, Segments.id()) :: Switchboard.state()
+  @spec give_back(Switchboard.state(), port, Segments.id() | {Segments.id(), reference}) ::
+          Switchboard.state()
+  def give_back(state, port, {segment, token}) do
+    case Roster.fetch(state.roster, port) do
+      {:ok, %{readers: %{^segment => {:kept, ^token}}} = worker} ->
+        returned(state, worker, segment)
+
+      # Dead, or returned when its reader died: it may be another loan by now.
+      _other ->
+        state
+    end
+  end
+
   def give_back(state, port, segment) do
-    with {:ok, worker} <- Roster.fetch(state.roster, port),
-         {monitor, readers} when monitor != nil <- Map.pop(worker.readers, segment) do
-      Process.demonitor(monitor, [:flush])
-      Worker.control(worker, Frame.returned(segment))
-      put(state, %{worker | readers: readers})
-    else
-      _dead_or_returned -> state
+    case Roster.fetch(state.roster, port) do
+      {:ok, %{readers: %{^segment => monitor}} = worker} when is_reference(monitor) ->
+        Process.demonitor(monitor, [:flush])
+        returned(state, worker, segment)
+
+      _dead_or_returned ->
+        state
+    end
+  end
+
+  defp returned(state, worker, segment) do
+    Worker.control(worker, Frame.returned(segment))
+    put(state, %{worker | readers: Map.delete(worker.readers, segment)})
+  end
+
+  # Its reader has made binaries of it: it comes back by the token, whatever becomes of that process.
+  @spec keep(Switchboard.state(), port, Segments.id(), reference) :: Switchboard.state()
+  def keep(state, port, segment, token) do
+    case Roster.fetch(state.roster, port) do
+      {:ok, %{readers: %{^segment => monitor} = readers} = worker} when is_reference(monitor) ->
+        Process.demonitor(monitor, [:flush])
+        put(state, %{worker | readers: %{readers | segment => {:kept, token}}})
+
+      _dead ->
+        state
     end
   end
 
@@ -190,7 +220,7 @@ defmodule Py.Switchboard.Requests do
     end
   end
 
-  @spec settle(Switchboard.state(), Frame.id(), Request.t(), (-> term)) :: Switchboard.state()
+  @spec settle(Switchboard.state(), Frame.id(), Request.t(), (() -> term)) :: Switchboard.state()
   def settle(state, id, request, answer) do
     answer.()
     state |> forget(id, request) |> relieved(request)

@@ -44,7 +44,8 @@ defmodule Py.Switchboard.Staff do
       }
 
   def staff(%{template: template} = state)
-      when template == :wanted or elem(template, 0) == :starting, do: state
+      when template == :wanted or elem(template, 0) == :starting,
+      do: state
 
   def staff(state) do
     case Roster.missing(state.roster) do

@@ -20,10 +20,18 @@ defmodule Py.Worker.Frame do
 
   @verbs %{call: 0, eval: 1, exec: 2, getattr: 3, reload: 4, within: 5}
 
+  # With a verb: large binaries of the answer stay in memory of the worker's.
+  @mapped 0x80
+
   @names Map.new(@verbs, fn {name, verb} -> {verb, name} end)
 
   @spec verb(byte) :: atom
+  def verb(number) when number >= @mapped, do: verb(number - @mapped)
   def verb(number), do: Map.fetch!(@names, number)
+
+  @doc "The number of what is asked, where large binaries of its answer are not to be copied."
+  @spec mapped(byte) :: byte
+  def mapped(verb), do: verb + @mapped
 
   # Where it is nanoseconds anyway, the conversion is what costs.
   @perf_counter_unit :erlang.convert_time_unit(1, :second, :perf_counter)
@@ -142,7 +150,13 @@ defmodule Py.Worker.Frame do
   defp parse(<<6, crowded>>), do: {:crowded, crowded == 1}
   defp parse(<<7, os_pid::32, version::binary>>), do: {:hello, os_pid, version}
   defp parse(<<8>>), do: :stuck
-  defp parse(<<9, id::64, run::64, segment::32, len::64>>), do: {:shared, id, run, segment, len}
+
+  defp parse(<<9, id::64, run::64, segment::32, len::64>>),
+    do: {:shared, id, run, segment, len, nil}
+
+  defp parse(<<14, id::64, run::64, segment::32, len::64, begin::64>>),
+    do: {:shared, id, run, segment, len, begin}
+
   defp parse(<<10, segment::32>>), do: {:returned, segment}
   defp parse(<<11, segment::32>>), do: {:dropped, segment}
   defp parse(<<13, number::64>>), do: {:forget, number}
@@ -158,6 +172,8 @@ defmodule Py.Worker.Frame do
     ~N[2000-01-01 00:00:00],
     ~U[2000-01-01 00:00:00Z],
     %{frames: [], function: "", age_ms: 0, awaiting: true, file: "", line: 0, source: nil},
+    %Py.Array{dtype: {:f, 32}, shape: {}, data: ""},
+    [:s, :u, :f, :c, :bool, :big, :little],
     [Decimal, :sign, :coef, :exp, :nan, :infinity, :neg_infinity, true, nil],
     [:io_request, :put_chars, :unicode, :py_output, :py_log, :py_forward],
     [:leader, :logger, :module, :thread, :critical, :error, :warning, :info, :debug]

@@ -8,8 +8,11 @@ use std::sync::atomic::AtomicU8;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use rustler::codegen_runtime::{NifReturnable, NifReturned, handle_nif_result};
-use rustler::sys::{ErlNifEnv, ErlNifTerm, enif_alloc_binary, enif_make_resource_binary};
-use rustler::{Env, NifResult, OwnedBinary, Resource, ResourceArc, SchedulerFlags, Term};
+use rustler::sys::{
+    ErlNifEnv, ErlNifPid, ErlNifTerm, enif_alloc_binary, enif_alloc_env, enif_free_env, enif_make_copy,
+    enif_make_resource_binary, enif_send,
+};
+use rustler::{Env, LocalPid, NifResult, OwnedBinary, Resource, ResourceArc, SchedulerFlags, Term};
 
 type GetVersion = unsafe extern "C" fn() -> *const c_char;
 
@@ -97,6 +100,42 @@ pub fn binary_on<'a, T: Resource>(
         let binary = enif_make_resource_binary(env.as_c_arg(), object, memory.as_ptr().cast(), memory.len());
         Term::new(env, binary)
     })
+}
+
+/// A message that waits until it is time to send it.
+pub struct Parcel {
+    env: *mut ErlNifEnv,
+    to: ErlNifPid,
+    message: ErlNifTerm,
+}
+
+// SAFETY: the environment belongs to no process and to this value alone, and nothing is built there
+// after `new`.
+unsafe impl Send for Parcel {}
+// SAFETY: as above.
+unsafe impl Sync for Parcel {}
+
+impl Parcel {
+    pub fn new(to: &LocalPid, message: Term<'_>) -> Self {
+        // SAFETY: the message is copied whole into an environment that is ours.
+        unsafe {
+            let env = enif_alloc_env();
+            Parcel { env, to: *to.as_c_arg(), message: enif_make_copy(env, message.as_c_arg()) }
+        }
+    }
+
+    /// `caller` is the environment of the callback that sends it.
+    pub fn send(self, caller: Env<'_>) {
+        // SAFETY: the message is a term of this environment, which the call empties, and nobody sends it again.
+        unsafe { enif_send(caller.as_c_arg(), &self.to, self.env, self.message) };
+    }
+}
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        // SAFETY: it is ours, and nobody has terms of it.
+        unsafe { enif_free_env(self.env) };
+    }
 }
 
 /// Memory of the VM's for a binary, if there is so much: what rustler has for this ends the VM if not.

@@ -11,9 +11,9 @@ use py_shared::{HEADER_MAX, NotReceived, Segment, receive_fd, send_fd};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{Errno, Result};
 use rustler::schedule::consume_timeslice;
-use rustler::{Binary, Encoder, Env, Error, NewBinary, NifResult, Resource, ResourceArc, Term};
+use rustler::{Binary, Encoder, Env, Error, LocalPid, NewBinary, NifResult, Resource, ResourceArc, Term};
 
-use crate::ffi::{self, Answer, LongNif};
+use crate::ffi::{self, Answer, LongNif, Parcel};
 use crate::reason;
 
 mod atoms {
@@ -107,6 +107,42 @@ fn segment_map<'a>(
     len: usize,
 ) -> NifResult<Term<'a>> {
     ffi::binary_on(env, segment, |segment| segment.0.as_ref()?.view(offset, len)).ok_or(Error::BadArg)
+}
+
+/// A segment that somebody is told of when nobody reads it any more.
+pub struct LoanResource {
+    segment: ResourceArc<SegmentResource>,
+    parcel: Parcel,
+}
+
+#[rustler::resource_impl]
+impl Resource for LoanResource {
+    const IMPLEMENTS_DESTRUCTOR: bool = true;
+
+    fn destructor(self, env: Env<'_>) {
+        self.parcel.send(env);
+    }
+}
+
+/// Has a process sent a message when neither the loan is there any more nor a binary on it.
+#[rustler::nif]
+fn segment_lend(
+    segment: ResourceArc<SegmentResource>,
+    owner: LocalPid,
+    message: Term<'_>,
+) -> ResourceArc<LoanResource> {
+    ResourceArc::new(LoanResource { segment, parcel: Parcel::new(&owner, message) })
+}
+
+/// As `segment_map`, of a segment on loan.
+#[rustler::nif]
+fn loan_map<'a>(
+    env: Env<'a>,
+    loan: ResourceArc<LoanResource>,
+    offset: usize,
+    len: usize,
+) -> NifResult<Term<'a>> {
+    ffi::binary_on(env, loan, |loan| loan.segment.0.as_ref()?.view(offset, len)).ok_or(Error::BadArg)
 }
 
 /// The 64-bit word at 8 * index.

@@ -15,7 +15,7 @@ use pyo3::types::{PyDict, PyString};
 
 use crate::etf::{Atoms, Document, Malformed, Mark, Reader, VERSION, Writer};
 use crate::ffi;
-use crate::frames::outgoing;
+use crate::frames::{incoming, outgoing};
 use crate::inbox::Inbox;
 use crate::outbox::{Frame, Outbox};
 use crate::segments::Lease;
@@ -84,6 +84,8 @@ struct Answer {
     epoch: Instant,
     /// When it began to run, in nanoseconds since `epoch`; zero before.
     begun: AtomicU64,
+    /// Large binaries of it stay where they are written.
+    is_mapped: bool,
 }
 
 impl Answer {
@@ -96,6 +98,7 @@ impl Answer {
             position: if in_lane { inbox.out.position() } else { 0 },
             epoch: Instant::now(),
             begun: AtomicU64::new(0),
+            is_mapped: false,
         }
     }
 
@@ -135,13 +138,35 @@ impl Answer {
             Outcome::Value(interpreter, value) => (interpreter, value, "ok"),
             Outcome::Raised(interpreter, error) => (interpreter, error, "error"),
         };
-        let mut writer = self.writer(outgoing::REPLY);
-        writer.tuple(2);
-        writer.atom(tag);
-        match from_python(interpreter, value, &mut writer, goes_on) {
-            Ok(()) => self.finish(value.py(), writer),
-            Err(refusal) => self.fault(&refusal.into_fault(Kind::Decode, "result")),
+        let py = value.py();
+        let write = |mut writer: Writer| {
+            writer.tuple(2);
+            writer.atom(tag);
+            from_python(interpreter, value, &mut writer, goes_on).map(|()| writer)
+        };
+        let mapped = if self.is_mapped {
+            let writer = self.writer(outgoing::REPLY).with_pieces_behind();
+            write(writer).map(|writer| self.finish_mapped(py, writer))
+        } else {
+            Ok(None)
+        };
+        let frame = match mapped {
+            Ok(None) => write(self.writer(outgoing::REPLY)).map(|writer| self.finish(py, writer)),
+            Ok(Some(frame)) => Ok(frame),
+            Err(refusal) => Err(refusal),
+        };
+        frame.unwrap_or_else(|refusal| self.fault(&refusal.into_fault(Kind::Decode, "result")))
+    }
+
+    /// With binaries that need no copy, if there is memory for a segment.
+    fn finish_mapped(&self, py: Python<'_>, writer: Writer) -> Option<Frame> {
+        if !writer.has_pieces_behind() {
+            return Some(self.finish(py, writer));
         }
+        let (parts, begin) = writer.parts_behind(py, HEAD);
+        let segment = self.inbox.segments.fill(self.out(), &parts)?;
+        let len = parts[0].len() as u64;
+        Some(self.head(outgoing::MAPPED_REPLY).u32(segment).u64(len).u64(begin as u64))
     }
 
     /// What is large goes into a segment, if there is memory for one.
@@ -237,8 +262,11 @@ pub struct Request {
 impl Request {
     pub fn new(inbox: &'static Inbox, verb: u8, id: u64, body: Body, way: Way) -> Result<Self, Malformed> {
         let verbs = [Verb::Call, Verb::Eval, Verb::Exec, Verb::GetAttr, Verb::Reload, Verb::Within];
-        let verb = *verbs.get(usize::from(verb)).ok_or(Malformed)?;
-        Ok(Request { answer: Answer::new(inbox, id, way), verb, body })
+        let is_mapped = verb & incoming::MAPPED != 0;
+        let verb = *verbs.get(usize::from(verb & !incoming::MAPPED)).ok_or(Malformed)?;
+        let mut answer = Answer::new(inbox, id, way);
+        answer.is_mapped = is_mapped;
+        Ok(Request { answer, verb, body })
     }
 }
 

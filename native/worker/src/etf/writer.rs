@@ -30,7 +30,12 @@ pub struct Writer {
     last: usize,
     /// The keys of the maps that are being written, as places in `bytes`.
     keys: Vec<(usize, usize)>,
+    /// Where the next one begins behind the term, if what is large is put there and not in its place.
+    behind: Option<usize>,
 }
+
+/// What stands behind a term begins at a multiple of this, as those who compute with it like it.
+const ALIGNMENT: usize = 64;
 
 impl Piece {
     fn len(&self) -> usize {
@@ -45,6 +50,11 @@ impl Piece {
     }
 }
 
+/// What lies between bytes of this length and what is behind them.
+fn gap(len: usize) -> &'static [u8] {
+    &[0; ALIGNMENT][..len.next_multiple_of(ALIGNMENT) - len]
+}
+
 /// The bytes of a value.
 #[derive(Clone, Copy)]
 pub struct Written(usize, usize);
@@ -52,6 +62,26 @@ pub struct Written(usize, usize);
 impl Writer {
     pub fn new(bytes: Vec<u8>) -> Self {
         Writer { bytes, ..Writer::default() }
+    }
+
+    /// Puts what is large behind the term.
+    pub fn with_pieces_behind(self) -> Self {
+        Writer { behind: Some(0), ..self }
+    }
+
+    pub fn has_pieces_behind(&self) -> bool {
+        self.behind.is_some_and(|len| len > 0)
+    }
+
+    /// What was written from a place on and what stands behind it, and how many bytes are in front of that.
+    pub fn parts_behind<'a>(&'a self, py: Python<'a>, from: usize) -> (Vec<&'a [u8]>, usize) {
+        let term = &self.bytes[from..];
+        let mut parts = vec![term, gap(term.len())];
+        for (_, piece) in &self.pieces {
+            let bytes = piece.as_slice(py);
+            parts.extend([bytes, gap(bytes.len())]);
+        }
+        (parts, term.len().next_multiple_of(ALIGNMENT))
     }
 
     /// Bytes that all of it takes.
@@ -78,8 +108,23 @@ impl Writer {
     }
 
     fn piece(&mut self, piece: Piece) {
+        if let Some(at) = self.behind {
+            return self.piece_behind(piece, at);
+        }
         self.tag(BINARY);
         self.u32(piece.len());
+        self.pieces.push((self.bytes.len(), piece));
+    }
+
+    /// Python has no improper lists: this stands for nothing else.
+    fn piece_behind(&mut self, piece: Piece, at: usize) {
+        let len = piece.len();
+        self.tag(LIST);
+        self.u32(1);
+        let number = |value| i64::try_from(value).expect("what is in memory has a length");
+        self.int(number(at));
+        self.int(number(len));
+        self.behind = Some((at + len).next_multiple_of(ALIGNMENT));
         self.pieces.push((self.bytes.len(), piece));
     }
 
