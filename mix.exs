@@ -49,6 +49,7 @@ defmodule Py.MixProject do
       groups_for_modules: [
         Calls: [Py, Py.Error, Py.Future, Py.Stream, Py.Session, Py.Code, Py.Script],
         "Shared by both": [Py.Channel, Py.State],
+        Data: [Py.Array, Py.Bytes, Py.Buffer],
         "Pools and telemetry": [Py.Pool, Py.Telemetry],
         "Building and finding Python": [Py.Python, Py.Build]
       ]

@@ -286,7 +286,7 @@ defmodule Py do
 
   # What `erlang/__init__.py` has: a function of that name could be called by `erlang.call` only.
   @own_names ~w(Atom Cancelled Channel Closed DecodeError ElixirError EncodeError Pid Port Ref SessionLostError acall
-                annotations aprogress call progress send span state_clear state_decr state_delete state_get state_incr
+                annotations aprogress array call progress send span state_clear state_decr state_delete state_get state_incr
                 state_keys state_set telemetry traceparent whereis)
 
   # Names that Python can write as such.
@@ -350,8 +350,11 @@ defmodule Py do
   def bytes(binary) when is_binary(binary), do: %Bytes{data: binary}
 
   @doc """
-  A binary that Python sees through a read-only `memoryview`. To a worker process (`in: :process`) one of 64 KB and
-  more goes in shared memory, where Python sees it without a copy of its own.
+  A binary that Python sees through a read-only `memoryview`. In the node that is the binary's own memory, whatever its
+  size: the binary lives as long as Python has the view, or an array or image on it. To a worker process
+  (`in: :process`) one of 64 KB and more goes in shared memory, where Python sees it without a copy of its own.
+
+  Back in the node, such a view and parts of it are the binary and parts of it again.
 
       iex> Py.eval("data.readonly, data[0], len(data)", %{data: Py.buffer(<<255, 0>>)})
       {:ok, {true, 255, 2}}

@@ -16,17 +16,20 @@ defmodule Py.Bench.Data do
 
     view = fn options ->
       buffer = Py.buffer(:binary.copy(<<7>>, 100_000_000))
-      Measure.milliseconds(fn -> Py.eval!("x", %{x: buffer}, options) end)
+      Measure.latency(fn -> Py.eval!("x", %{x: buffer}, options) end, [50], 20)
     end
 
     read = fn options ->
       Measure.latency(fn -> Py.getattr!(:py_bench, :held, options) end, [50], 20)
     end
 
+    mapped = &read.([copy: false] ++ &1)
+
     echoes ++
       [
-        one("B1 100 MB view", "ms", "echoed as a `memoryview`", view),
-        one("B1 100 MB out", "us", "bytes that Python holds, as a binary", read)
+        one("B1 100 MB view", "us", "in by `Py.buffer`, out as a binary", view),
+        one("B1 100 MB out", "us", "bytes that Python holds, as a binary", read),
+        one("B1 100 MB mapped", "us", "the same with `copy: false`", mapped)
       ]
   end
 

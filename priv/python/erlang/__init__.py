@@ -10,6 +10,7 @@ except ModuleNotFoundError:
         "a child process has no way to the node, and its parent can ask for it"
     ) from None
 
+from erlang._arrays import array
 from erlang._callbacks import acall, call, whereis
 from erlang._channel import Channel
 from erlang._exceptions import (
@@ -53,6 +54,7 @@ __all__ = [
     "SessionLostError",
     "acall",
     "aprogress",
+    "array",
     "call",
     "progress",
     "send",

@@ -166,6 +166,22 @@ def _channel(fields: Fields) -> Channel:
     return Channel.at(fields["pid"])
 
 
+def _array(fields: Fields) -> object:
+    from erlang._arrays import from_array
+
+    return from_array(fields)
+
+
+def _tensor(fields: Fields) -> object:
+    from erlang._arrays import from_tensor
+
+    return from_tensor(fields)
+
+
+def _tensor_data(fields: Fields) -> object:
+    return fields["state"]
+
+
 _SPECIAL_DECIMALS: dict[str, Any] = {"NaN": "n", "inf": "F"}
 
 _BUILDERS: dict[str, Callable[[Fields], object]] = {
@@ -174,6 +190,9 @@ _BUILDERS: dict[str, Callable[[Fields], object]] = {
     "Elixir.Decimal": _decimal,
     "Elixir.MapSet": _set,
     "Elixir.NaiveDateTime": _naive_datetime,
+    "Elixir.Nx.BinaryBackend": _tensor_data,
+    "Elixir.Nx.Tensor": _tensor,
+    "Elixir.Py.Array": _array,
     "Elixir.Py.Channel": _channel,
     "Elixir.Py.Iterator": _iterator,
     "Elixir.Range": _range,
