@@ -65,15 +65,6 @@ defmodule Py.Switchboard.Listener do
   def frame({:shared, id, run, segment, len, begin}, port, state) do
     worker = receive_segment(Roster.worker(state.roster, port), segment)
 
-    loan = %Loan{
-      board: self(),
-      port: port,
-      id: segment,
-      segment: worker.segments[segment],
-      len: len,
-      begin: begin
-    }
-
     case Map.pop(state.requests, id) do
       {nil, _requests} ->
         Worker.control(worker, Frame.returned(segment))
@@ -84,7 +75,17 @@ defmodule Py.Switchboard.Listener do
         Requests.relieved(Requests.put(%{state | requests: requests}, worker), request)
 
       {request, requests} ->
-        reader = Request.lend(request, run, loan)
+        reader =
+          Request.lend(request, run, %Loan{
+            board: self(),
+            port: port,
+            id: segment,
+            segment: worker.segments[segment],
+            len: len,
+            begin: begin,
+            stays?: begin != nil and Frame.mapped?(request.verb)
+          })
+
         worker = %{worker | readers: Map.put(worker.readers, segment, Process.monitor(reader))}
 
         Requests.settle(Requests.put(%{state | requests: requests}, worker), id, request, fn ->

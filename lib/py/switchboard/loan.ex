@@ -1,14 +1,15 @@
 defmodule Py.Switchboard.Loan do
   @moduledoc false
 
-  # An answer in memory of a worker's, for whoever asked to read it and give it back. Binaries of an answer may stay there:
-  # then it comes back by itself, when the last of them is garbage.
+  # An answer in memory of a worker's, for whoever asked to read it and give it back. Large binaries of an answer may be
+  # behind it, and may stay there: then the memory comes back by itself, when the last of them is garbage.
 
+  alias Py.Error
   alias Py.Native.Base
   alias Py.Worker.Frame
 
   @enforce_keys [:board, :port, :id, :segment, :len]
-  defstruct [:board, :port, :id, :segment, :len, :begin]
+  defstruct [:board, :port, :id, :segment, :len, :begin, stays?: false]
 
   @type t :: %__MODULE__{
           board: pid,
@@ -16,14 +17,15 @@ defmodule Py.Switchboard.Loan do
           id: Py.Segments.id(),
           segment: Base.segment(),
           len: non_neg_integer,
-          # Where the binaries are that stay.
-          begin: non_neg_integer | nil
+          # Where the large binaries are, if they are behind the answer.
+          begin: non_neg_integer | nil,
+          stays?: boolean
         }
 
   @doc "The result; the worker may use the memory again, but for what stays."
   @spec take(t) :: :ok | {:ok, term} | {:error, Py.Error.t()}
-  def take(%{begin: nil} = loan) do
-    result = read(loan)
+  def take(%{stays?: false} = loan) do
+    result = loan |> read() |> copied(loan)
     send(loan.board, {:py_returned, loan.port, loan.id})
     result
   end
@@ -35,6 +37,16 @@ defmodule Py.Switchboard.Loan do
     # From here on it is not this process that gives it back, however it ends.
     send(loan.board, {:py_kept, loan.port, loan.id, token})
     loan |> read() |> put_back(&Base.loan_map(memory, begin + &1, &2))
+  end
+
+  defp copied(result, %{begin: nil}), do: result
+
+  defp copied(result, %{begin: begin, segment: segment}) do
+    put_back(result, fn at, len ->
+      with {:error, reason} <- Base.segment_read(segment, begin + at, len), do: throw(reason)
+    end)
+  catch
+    reason -> {:error, Error.new(:decode, "there is no memory for the result: #{inspect(reason)}")}
   end
 
   # Nothing of the term refers to the memory: what `binary_to_term` makes is a copy.

@@ -20,7 +20,7 @@ defmodule Py.Worker.Frame do
 
   @verbs %{call: 0, eval: 1, exec: 2, getattr: 3, reload: 4, within: 5}
 
-  # With a verb: large binaries of the answer stay in memory of the worker's.
+  # Added to a verb: large binaries of the answer stay in memory of the worker's.
   @mapped 0x80
 
   @names Map.new(@verbs, fn {name, verb} -> {verb, name} end)
@@ -32,6 +32,9 @@ defmodule Py.Worker.Frame do
   @doc "The number of what is asked, where large binaries of its answer are not to be copied."
   @spec mapped(byte) :: byte
   def mapped(verb), do: verb + @mapped
+
+  @spec mapped?(byte) :: boolean
+  def mapped?(verb), do: is_integer(verb) and verb >= @mapped
 
   # Where it is nanoseconds anyway, the conversion is what costs.
   @perf_counter_unit :erlang.convert_time_unit(1, :second, :perf_counter)

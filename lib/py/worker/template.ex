@@ -119,7 +119,7 @@ defmodule Py.Worker.Template do
     do: handle_result(Frame.result(kind, bytes), state)
 
   # A long traceback.
-  defp handle_frame({:shared, @start, _run, segment, len, nil}, state) do
+  defp handle_frame({:shared, @start, _run, segment, len, _begin}, state) do
     worker = Worker.receive_segments(state.worker)
 
     handle_result(

@@ -11,7 +11,7 @@ pub mod incoming {
     pub const START: u8 = 2;
     /// Verb, id, deadline, a tuple: the group leader of the caller and the parts of the request.
     pub const REQUEST: u8 = 3;
-    /// With the verb, where large binaries of the answer are not to be copied.
+    /// Added to the verb where large binaries of the answer are not to be copied.
     pub const MAPPED: u8 = 0x80;
     /// As a request, but the tuple is in a segment: the segment's number, how long the tuple is.
     pub const SHARED_REQUEST: u8 = 9;
@@ -60,8 +60,8 @@ pub mod outgoing {
     /// From a template: it forks workers from now on, or, where something is there, why it does not.
     pub const FORKS: u8 = 12;
 
-    /// As that, but large binaries stand behind the answer, in which an improper list of two numbers says of
-    /// each where and how long: number of the segment, length of the answer, where they begin.
+    /// As that, but large binaries are behind the answer, in which an improper list of two numbers says of each
+    /// where and how long: number of the segment, length of the answer, where they begin.
     pub const MAPPED_REPLY: u8 = 14;
 
     /// Number of a question that nobody waits for any more.

@@ -84,7 +84,7 @@ struct Answer {
     epoch: Instant,
     /// When it began to run, in nanoseconds since `epoch`; zero before.
     begun: AtomicU64,
-    /// Large binaries of it stay where they are written.
+    /// Large binaries of it stay in memory of ours.
     is_mapped: bool,
 }
 
@@ -138,47 +138,32 @@ impl Answer {
             Outcome::Value(interpreter, value) => (interpreter, value, "ok"),
             Outcome::Raised(interpreter, error) => (interpreter, error, "error"),
         };
-        let py = value.py();
-        let write = |mut writer: Writer| {
-            writer.tuple(2);
-            writer.atom(tag);
-            from_python(interpreter, value, &mut writer, goes_on).map(|()| writer)
-        };
-        let mapped = if self.is_mapped {
-            let writer = self.writer(outgoing::REPLY).with_pieces_behind();
-            write(writer).map(|writer| self.finish_mapped(py, writer))
-        } else {
-            Ok(None)
-        };
-        let frame = match mapped {
-            Ok(None) => write(self.writer(outgoing::REPLY)).map(|writer| self.finish(py, writer)),
-            Ok(Some(frame)) => Ok(frame),
-            Err(refusal) => Err(refusal),
-        };
-        frame.unwrap_or_else(|refusal| self.fault(&refusal.into_fault(Kind::Decode, "result")))
-    }
-
-    /// With binaries that need no copy, if there is memory for a segment.
-    fn finish_mapped(&self, py: Python<'_>, writer: Writer) -> Option<Frame> {
-        if !writer.has_pieces_behind() {
-            return Some(self.finish(py, writer));
+        let mut writer = self.writer(outgoing::REPLY);
+        writer.tuple(2);
+        writer.atom(tag);
+        match from_python(interpreter, value, &mut writer, goes_on) {
+            Ok(()) => self.finish(value.py(), writer),
+            Err(refusal) => self.fault(&refusal.into_fault(Kind::Decode, "result")),
         }
-        let (parts, begin) = writer.parts_behind(py, HEAD);
-        let segment = self.inbox.segments.fill(self.out(), &parts)?;
-        let len = parts[0].len() as u64;
-        Some(self.head(outgoing::MAPPED_REPLY).u32(segment).u64(len).u64(begin as u64))
     }
 
     /// What is large goes into a segment, if there is memory for one.
     fn finish(&self, py: Python<'_>, writer: Writer) -> Frame {
-        if writer.len() >= SHARED_FROM {
+        let shared = if writer.len() < SHARED_FROM {
+            None
+        } else if writer.is_mostly_large() || self.is_mapped && writer.has_large() {
+            let (parts, begin) = writer.parts_behind(py, HEAD);
+            self.fill(outgoing::MAPPED_REPLY, &parts, parts[0].len()).map(|frame| frame.u64(begin as u64))
+        } else {
             let parts = writer.parts(py, HEAD);
-            if let Some(segment) = self.inbox.segments.fill(self.out(), &parts) {
-                let len = parts.iter().map(|part| part.len() as u64).sum();
-                return self.head(outgoing::SHARED_REPLY).u32(segment).u64(len);
-            }
-        }
-        Frame(writer.whole(py))
+            self.fill(outgoing::SHARED_REPLY, &parts, parts.iter().map(|part| part.len()).sum())
+        };
+        shared.unwrap_or_else(|| Frame(writer.whole(py)))
+    }
+
+    fn fill(&self, kind: u8, parts: &[&[u8]], len: usize) -> Option<Frame> {
+        let segment = self.inbox.segments.fill(self.out(), parts)?;
+        Some(self.head(kind).u32(segment).u64(len as u64))
     }
 
     fn fault(&self, fault: &Fault) -> Frame {

@@ -13,29 +13,42 @@ use super::*;
 /// Maps of so many keys have each compared with each.
 const FEW: usize = 8;
 
-/// What is large is put in its place at the end, with one copy.
+/// What is copied once, at the end.
 enum Piece {
     Bytes(Py<PyBytes>),
     View(View),
 }
 
+/// A large binary of the term. It has a stand-in there: an improper list of where it begins among them and how
+/// long it is. Python has no improper lists, so that stands for nothing else.
+struct Large {
+    /// Where the stand-in begins and ends.
+    begin: usize,
+    end: usize,
+    /// What is in front of the bytes where they are in its place.
+    head: [u8; 5],
+    piece: Piece,
+}
+
+/// Large binaries begin at a multiple of this, as those who compute with them like it.
+const ALIGNMENT: usize = 64;
+
+/// To put binaries where their stand-ins are is to go through all of the term: it is small beside them.
+const MOSTLY: usize = 64;
+
 #[derive(Default)]
 pub struct Writer {
     pub bytes: Vec<u8>,
-    /// What is to stand at a place in `bytes`.
-    pieces: Vec<(usize, Piece)>,
+    large: Vec<Large>,
+    /// The bytes of the large ones, behind one another.
+    large_len: usize,
     /// Keys are compared as they are written.
     in_key: usize,
     /// Where the value written last begins.
     last: usize,
     /// The keys of the maps that are being written, as places in `bytes`.
     keys: Vec<(usize, usize)>,
-    /// Where the next one begins behind the term, if what is large is put there and not in its place.
-    behind: Option<usize>,
 }
-
-/// What stands behind a term begins at a multiple of this, as those who compute with it like it.
-const ALIGNMENT: usize = 64;
 
 impl Piece {
     fn len(&self) -> usize {
@@ -64,68 +77,64 @@ impl Writer {
         Writer { bytes, ..Writer::default() }
     }
 
-    /// Puts what is large behind the term.
-    pub fn with_pieces_behind(self) -> Self {
-        Writer { behind: Some(0), ..self }
-    }
-
-    pub fn has_pieces_behind(&self) -> bool {
-        self.behind.is_some_and(|len| len > 0)
-    }
-
-    /// What was written from a place on and what stands behind it, and how many bytes are in front of that.
-    pub fn parts_behind<'a>(&'a self, py: Python<'a>, from: usize) -> (Vec<&'a [u8]>, usize) {
-        let term = &self.bytes[from..];
-        let mut parts = vec![term, gap(term.len())];
-        for (_, piece) in &self.pieces {
-            let bytes = piece.as_slice(py);
-            parts.extend([bytes, gap(bytes.len())]);
-        }
-        (parts, term.len().next_multiple_of(ALIGNMENT))
-    }
-
     /// Bytes that all of it takes.
     pub fn len(&self) -> usize {
-        let piece = |(_, piece): &(usize, Piece)| piece.len();
-        self.bytes.len() + self.pieces.iter().map(piece).sum::<usize>()
+        self.bytes.len() + self.large_len
+    }
+
+    pub fn has_large(&self) -> bool {
+        !self.large.is_empty()
+    }
+
+    /// Whether the term is little beside its large binaries.
+    pub fn is_mostly_large(&self) -> bool {
+        self.has_large() && self.large_len >= MOSTLY * self.bytes.len()
     }
 
     /// What was written from a place on, in order.
     pub fn parts<'a>(&'a self, py: Python<'a>, from: usize) -> Vec<&'a [u8]> {
-        let mut parts = Vec::with_capacity(2 * self.pieces.len() + 1);
+        let mut parts = Vec::with_capacity(3 * self.large.len() + 1);
         let mut at = from;
-        for (place, piece) in &self.pieces {
-            parts.extend([&self.bytes[at..*place], piece.as_slice(py)]);
-            at = *place;
+        for large in &self.large {
+            parts.extend([&self.bytes[at..large.begin], &large.head, large.piece.as_slice(py)]);
+            at = large.end;
         }
         parts.push(&self.bytes[at..]);
         parts
     }
 
+    /// What was written from a place on with the stand-ins, and what these stand for behind it; and how many
+    /// bytes are in front of that.
+    pub fn parts_behind<'a>(&'a self, py: Python<'a>, from: usize) -> (Vec<&'a [u8]>, usize) {
+        let term = &self.bytes[from..];
+        let mut parts = vec![term, gap(term.len())];
+        for large in &self.large {
+            let bytes = large.piece.as_slice(py);
+            parts.extend([bytes, gap(bytes.len())]);
+        }
+        (parts, term.len().next_multiple_of(ALIGNMENT))
+    }
+
     /// All of it in one.
     pub fn whole(self, py: Python<'_>) -> Vec<u8> {
-        if self.pieces.is_empty() { self.bytes } else { self.parts(py, 0).concat() }
+        if self.large.is_empty() { self.bytes } else { self.parts(py, 0).concat() }
     }
 
-    fn piece(&mut self, piece: Piece) {
-        if let Some(at) = self.behind {
-            return self.piece_behind(piece, at);
-        }
+    fn large(&mut self, piece: Piece) {
+        let (begin, len) = (self.bytes.len(), piece.len());
         self.tag(BINARY);
-        self.u32(piece.len());
-        self.pieces.push((self.bytes.len(), piece));
-    }
-
-    /// Python has no improper lists: this stands for nothing else.
-    fn piece_behind(&mut self, piece: Piece, at: usize) {
-        let len = piece.len();
+        self.u32(len);
+        let mut head = [0; 5];
+        head.copy_from_slice(&self.bytes[begin..]);
+        self.bytes.truncate(begin);
+        let number = |value| i64::try_from(value).expect("what is in memory has a length");
         self.tag(LIST);
         self.u32(1);
-        let number = |value| i64::try_from(value).expect("what is in memory has a length");
-        self.int(number(at));
+        self.int(number(self.large_len));
         self.int(number(len));
-        self.behind = Some((at + len).next_multiple_of(ALIGNMENT));
-        self.pieces.push((self.bytes.len(), piece));
+        self.last = begin;
+        self.large_len = (self.large_len + len).next_multiple_of(ALIGNMENT);
+        self.large.push(Large { begin, end: self.bytes.len(), head, piece });
     }
 
     fn tag(&mut self, tag: u8) {
@@ -234,7 +243,7 @@ impl Write for Writer {
 
     fn shared_binary(&mut self, bytes: Py<PyBytes>, _len: usize) {
         if self.in_key == 0 {
-            self.piece(Piece::Bytes(bytes));
+            self.large(Piece::Bytes(bytes));
         } else {
             Python::attach(|py| self.binary(bytes.bind(py).as_bytes()));
         }
@@ -242,7 +251,7 @@ impl Write for Writer {
 
     fn view(&mut self, view: View) {
         if self.in_key == 0 && view.as_slice().len() >= SHARED_FROM {
-            self.piece(Piece::View(view));
+            self.large(Piece::View(view));
         } else {
             self.binary(view.as_slice());
         }
