@@ -46,7 +46,8 @@ defmodule Py.Switchboard.Loan do
       with {:error, reason} <- Base.segment_read(segment, begin + at, len), do: throw(reason)
     end)
   catch
-    reason -> {:error, Error.new(:decode, "there is no memory for the result: #{inspect(reason)}")}
+    reason ->
+      {:error, Error.new(:decode, "there is no memory for the result: #{inspect(reason)}")}
   end
 
   # Nothing of the term refers to the memory: what `binary_to_term` makes is a copy.

@@ -220,7 +220,7 @@ defmodule Py.Switchboard.Requests do
     end
   end
 
-  @spec settle(Switchboard.state(), Frame.id(), Request.t(), (() -> term)) :: Switchboard.state()
+  @spec settle(Switchboard.state(), Frame.id(), Request.t(), (-> term)) :: Switchboard.state()
   def settle(state, id, request, answer) do
     answer.()
     state |> forget(id, request) |> relieved(request)
