@@ -9,6 +9,8 @@ import unittest
 import uuid
 import zoneinfo
 from datetime import timedelta, timezone
+from types import ModuleType
+from unittest import mock
 
 import beam
 from erlang import Atom, DecodeError, _types
@@ -165,6 +167,39 @@ class DecimalTest(Case):
     def test_without_the_library(self) -> None:
         _types.configure(with_decimal=False)
         self.refused(decimal.Decimal(1), "library Decimal")
+
+
+class Buffer(bytearray):
+    """One of Arrow's."""
+
+    is_mutable = False
+    parent: Buffer | None = None
+
+
+class ArrowTest(Case):
+    def setUp(self) -> None:
+        super().setUp()
+        arrow = ModuleType("pyarrow.lib")
+        arrow.Buffer = Buffer  # type: ignore[attr-defined]
+        Buffer.__module__ = "pyarrow.lib"
+        self.enterContext(mock.patch.dict(sys.modules, {"pyarrow.lib": arrow}))
+
+    def is_frozen(self, buffer: Buffer) -> bool:
+        view = _types.describe(buffer)
+        assert isinstance(view, memoryview)
+        self.assertIs(view.obj, buffer)
+        frozen = view in beam.native.frozen
+        beam.native.frozen.clear()
+        return frozen
+
+    def test_what_nobody_can_change_is_not_copied(self) -> None:
+        buffer, part = Buffer(b"whole"), Buffer(b"part")
+        part.parent = buffer
+        self.assertTrue(self.is_frozen(buffer))
+        self.assertTrue(self.is_frozen(part))
+        buffer.is_mutable = True
+        self.assertFalse(self.is_frozen(buffer))
+        self.assertFalse(self.is_frozen(part))
 
 
 class OthersTest(Case):

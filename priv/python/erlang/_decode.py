@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 
+import _erlang
 from erlang._exceptions import DecodeError
 from erlang._terms import Atom, Struct
 from erlang._text import message_of, type_name
@@ -173,6 +174,17 @@ def _numpy_scalar(value: Any) -> object:
     return plain
 
 
+def _arrow_buffer(value: Any) -> memoryview:
+    """Arrow tells whether somebody may write there; a part may be one of what can be written."""
+    view = memoryview(value)
+    whole = value
+    while whole is not None:
+        if whole.is_mutable:
+            return view
+        whole = whole.parent
+    return _erlang.freeze(view)
+
+
 def _channel(value: Channel) -> Struct:
     return Struct("Elixir.Py.Channel", {"pid": value.pid})
 
@@ -189,5 +201,6 @@ _BUILDERS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("decimal", "Decimal"): _decimal,
     ("erlang", "Channel"): _channel,
     ("numpy", "generic"): _numpy_scalar,
+    ("pyarrow.lib", "Buffer"): _arrow_buffer,
     ("uuid", "UUID"): str,
 }

@@ -12,8 +12,8 @@ mod to_python;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use pyo3::Py;
 use pyo3::types::PyBytes;
+use pyo3::{Py, PyAny, PyResult};
 
 pub use from_python::{Number, from_python, is_plain, number};
 #[cfg(not(feature = "limited"))]
@@ -56,6 +56,8 @@ pub enum Token<'a> {
     View(&'a [u8]),
     /// The same of any number, without a copy.
     Memory(Arc<dyn Memory>),
+    /// What the reader made itself.
+    Made(PyResult<Py<PyAny>>),
     List(usize),
     Tuple(usize),
     Map(usize),

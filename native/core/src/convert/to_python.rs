@@ -199,6 +199,7 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
                 PyMemoryView::from(&PyBytes::new(py, bytes)).map(Bound::into_any).map_err(from_error)
             }
             Token::Memory(memory) => self.interpreter.memory.show(py, memory).map_err(from_error),
+            Token::Made(made) => made.map(|made| made.into_bound(py)).map_err(from_error),
             Token::List(len) => self.sequence(Sequence::list(py, len), depth, '[', ']'),
             Token::Tuple(len) => self.sequence(Sequence::tuple(py, len), depth, '{', '}'),
             Token::Map(len) => self.map(len, depth),
