@@ -79,7 +79,8 @@ defmodule Py.Cases.CallbacksTest do
 
   # What another thread had locked when a child was forked is locked in it for ever: many are forked to meet that.
   @tag on: [:process]
-  test "forked children that ask in any way hang at nothing", %{pool: pool, name: name} = context do
+  test "forked children that ask in any way hang at nothing",
+       %{pool: pool, name: name} = context do
     register(context, & &1)
 
     import_file(pool, "py_forks", """

@@ -180,8 +180,12 @@ defmodule Py.Cases.InlineTest do
 
   test "a function that took too long takes the queue, others do not", %{pool: pool} do
     slow = fn -> call(pool, :time, :sleep, [0.03], [], inline: true) end
-    assert slow.() == {:ok, nil}
-    assert "time.sleep" in Py.Pool.info(pool).inline_overrun
+    # On a busy machine the gate may just be closed, by a thread of a test before.
+    eventually(fn ->
+      assert slow.() == {:ok, nil}
+      "time.sleep" in Py.Pool.info(pool).inline_overrun
+    end)
+
     tasks = for _ <- 1..4, do: Task.async(slow)
     # Were they inline, it would be busy with callers and not with threads.
     eventually(fn ->
@@ -193,8 +197,10 @@ defmodule Py.Cases.InlineTest do
   end
 
   test "one that is a little too long each time is found out as well", %{pool: pool} do
-    for _ <- 1..3, do: call(pool, :time, :sleep, [0.003], [], inline: true)
-    assert "time.sleep" in Py.Pool.info(pool).inline_overrun
+    eventually(fn ->
+      for _ <- 1..3, do: call(pool, :time, :sleep, [0.003], [], inline: true)
+      "time.sleep" in Py.Pool.info(pool).inline_overrun
+    end)
   end
 
   test "a loop ends with its time, and does not close the VM", %{pool: pool} do
