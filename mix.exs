@@ -47,7 +47,7 @@ defmodule Py.MixProject do
       extras: ["README.md", "CHANGELOG.md", "LICENSE"],
       source_ref: "v#{@version}",
       groups_for_modules: [
-        Calls: [Py, Py.Error, Py.Future, Py.Stream, Py.Session, Py.Code, Py.Script],
+        Calls: [Py, Py.Error, Py.Future, Py.Stream, Py.Session, Py.Object, Py.Code, Py.Script],
         "Shared by both": [Py.Channel, Py.State],
         Data: [Py.Array, Py.Bytes, Py.Buffer],
         "Pools and telemetry": [Py.Pool, Py.Telemetry],

@@ -2,10 +2,10 @@ defmodule Py do
   @external_resource readme = Path.expand("../README.md", __DIR__)
   @moduledoc File.read!(readme)
 
-  alias Py.{Buffer, Bytes, Caller, Cast, Code, Context, Error, Future, Options, Script}
+  alias Py.{Buffer, Bytes, Caller, Cast, Code, Context, Error, Future, Object, Options, Script}
 
-  @typedoc "A module, as an atom or a string: `:math`, `\"os.path\"`."
-  @type target :: atom | String.t()
+  @typedoc "A module, as an atom or a string (`:math`, `\"os.path\"`), or an object."
+  @type target :: atom | String.t() | Object.t()
 
   @typedoc "A function or attribute, which may be dotted: `:sqrt`, `\"path.join\"`."
   @type name :: atom | String.t()
@@ -79,8 +79,12 @@ defmodule Py do
   """
   @spec getattr(target, name, keyword) :: result
   def getattr(target, name, options \\ []) do
-    options = Options.check!(options, :getattr, "Py.getattr")
-    Caller.run({:getattr, name!(target, :target), name!(name, :name)}, options)
+    options = options |> Options.check!(:getattr, "Py.getattr") |> at(target, options)
+    request = {:getattr, target!(target), name!(name, :name)}
+
+    if options.return == :object,
+      do: request |> Context.refer() |> Caller.run(options),
+      else: Caller.run(request, options)
   end
 
   @doc """
@@ -142,6 +146,34 @@ defmodule Py do
     {request, options} = request!(target, name, args, options, :stream, "Py.stream")
     request |> Context.wrap(options) |> Py.Stream.new(options)
   end
+
+  @doc """
+  The items of an object that can be iterated, as those of `stream/4`.
+
+      iex> Py.eval!("(n * n for n in range(4))") |> Py.stream() |> Enum.to_list()
+      [0, 1, 4, 9]
+  """
+  @spec stream(Object.t()) :: Enumerable.t()
+  def stream(%Object{} = object),
+    do: stream(:builtins, :iter, [object], on: Object.pool(object))
+
+  @doc """
+  Enters an object, a context manager as Python's `with` takes, calls the function with what it gives, and leaves the
+  object, whatever becomes of the function. Returns what the function returns.
+
+  What it raises, throws or exits with is an `erlang.ElixirError` for `__exit__`, and goes on, unless that returns true: then the
+  result is `nil`. An error of Python's, on entering or leaving, raises `Py.Error`.
+
+      iex> path = Path.join(System.tmp_dir!(), "py_with.txt")
+      iex> file = Py.call!(:builtins, :open, [path, "w"])
+      iex> Py.with(file, fn file -> Py.call!(file, :write, ["text"]) end)
+      4
+      iex> Py.getattr!(file, :closed)
+      true
+  """
+  @spec with(Object.t(), (term -> result), keyword) :: result | nil when result: term
+  def with(%Object{} = object, function, options \\ []) when is_function(function, 1),
+    do: Object.with(object, function, options)
 
   @doc """
   Waits for the result of a future. The call's own deadline rules; a timeout given here cancels the call when it expires.
@@ -209,10 +241,11 @@ defmodule Py do
   """
   @spec gather([call], keyword) :: [result]
   def gather(calls, options \\ []) do
+    given = options
     options = Options.check!(options, :gather, "Py.gather")
     # All are checked before the first one runs.
-    requests = for call <- calls, do: call |> gathered!() |> Context.wrap(options)
-    futures = Enum.map(requests, &Future.start(&1, options))
+    requests = for call <- calls, do: gathered!(call, options, given)
+    futures = for {request, options} <- requests, do: Future.start(request, options)
     await_many(futures)
   end
 
@@ -479,9 +512,18 @@ defmodule Py do
     if options == [] and Options.misplaced?(args, schema),
       do: raise(ArgumentError, misplaced(args, who))
 
-    options = Options.check!(options, schema, who)
-    {{:call, name!(target, :target), name!(name, :name), args, options.kwargs}, options}
+    options = options |> Options.check!(schema, who) |> at(target, options)
+    {{:call, target!(target), name!(name, :name), args, options.kwargs}, options}
   end
+
+  # An object is asked where it is, unless somebody says otherwise.
+  defp at(options, %Object{} = object, given),
+    do: if(given[:on], do: options, else: %{options | on: Object.pool(object)})
+
+  defp at(options, _name, _given), do: options
+
+  defp target!(%Object{} = object), do: object
+  defp target!(name), do: name!(name, :target)
 
   defp code!(kind, code, variables, options, who) do
     if not is_map(variables) or is_struct(variables),
@@ -504,14 +546,15 @@ defmodule Py do
     raise ArgumentError, "the code of #{who} must be a string or ~P code, got: #{inspect(other)}"
   end
 
-  defp gathered!({target, name, args}), do: gathered!({target, name, args, []})
+  defp gathered!({target, name, args}, options, given),
+    do: gathered!({target, name, args, []}, options, given)
 
-  defp gathered!({target, name, args, kwargs}) do
+  defp gathered!({target, name, args, kwargs}, options, given) do
     {request, _options} = request!(target, name, args, [kwargs: kwargs], :call, "Py.gather")
-    request
+    {Context.wrap(request, options), at(options, target, given)}
   end
 
-  defp gathered!(other) do
+  defp gathered!(other, _options, _given) do
     raise ArgumentError,
           "a call of Py.gather is {target, name, args} or {target, name, args, kwargs}, got: #{inspect(other)}"
   end

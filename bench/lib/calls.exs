@@ -5,7 +5,7 @@ defmodule Py.Bench.Calls do
 
   @many 10_000
 
-  def cases, do: Enum.concat([latency(), throughput(), coroutines(), callbacks()])
+  def cases, do: Enum.concat([latency(), throughput(), coroutines(), callbacks(), objects()])
 
   defp latency do
     [
@@ -84,6 +84,32 @@ defmodule Py.Bench.Calls do
         ways: Pools.both(&slow_items/1)
       }
     ]
+  end
+
+  defp objects do
+    [
+      %Case{
+        id: "O1",
+        unit: "us",
+        what: "a function that returns its argument, and a method of an object that does",
+        ways: Pools.both(&methods/1)
+      }
+    ]
+  end
+
+  defp methods(options) do
+    code =
+      "class Thing:\n  def same(self, x): return x\nbuiltins.py_bench_same = lambda x: x\nbuiltins.py_bench_thing = Thing()"
+
+    Py.exec!("import builtins\n#{code}", %{}, options)
+    thing = Py.getattr!(:builtins, :py_bench_thing, options)
+    plain = fn -> {:ok, 1} = Py.call(:builtins, :py_bench_same, [1], options) end
+    method = fn -> {:ok, 1} = Py.call(thing, :same, [1]) end
+
+    for {name, call} <- [{"function", plain}, {"method", method}] do
+      [{"p50", p50}] = Measure.latency(call, [50])
+      {name, p50}
+    end
   end
 
   defp streamed(options) do

@@ -17,6 +17,8 @@ defmodule Py.Application do
       Py.Tenants,
       {Registry, keys: :unique, name: Py.Session.Registry},
       {DynamicSupervisor, name: Py.Session.Supervisor, strategy: :one_for_one},
+      # What Elixir refers to in worker processes is let go of there when it is collected here.
+      Py.Object.Keeper,
       # Pools of worker processes may be killed: somebody must tell those who wait.
       Py.Survivor,
       # One Python a node, booted by one process.

@@ -9,17 +9,17 @@ defmodule Py.Array do
       iex> Py.eval("x.dtype.name, x.shape, x.sum().item()", %{x: array})
       {:ok, {"float32", {2}, 3.5}}
 
-  Python gives one back with `erlang.array(value)`, where the value is an array of numpy's or anything with the buffer
-  protocol, `__array_interface__` or DLPack (on the CPU):
+  An array of numpy's that comes back is a `Py.Object`, of which `from/2` makes an array; or Python gives one with
+  `erlang.array(value)`. Both take anything with the buffer protocol, `__array_interface__` or DLPack (on the CPU):
 
       iex> Py.eval("import numpy as np, erlang; erlang.array(np.arange(3, dtype='u1').reshape(1, 3))")
       {:ok, %Py.Array{dtype: {:u, 8}, shape: {1, 3}, data: <<0, 1, 2>>}}
 
   Its elements are copied once. In the node they are not copied where nobody can change them: in a read-only array that
   lies in Python's `bytes` or in a binary of Elixir's, such as a slice or another shape of an array that came from there.
-  `erlang.array(value, copy=False)` says so of any array: then the binary is the array's own memory, and **it changes when
-  Python writes there**. Nothing in Elixir expects that of a binary: it is for arrays that Python is done with. From a
-  worker process the call has to be told so too, see `copy:` of `Py.call/4`.
+  `from(object, copy: false)` and `erlang.array(value, copy=False)` say so of any array: then the binary is the array's own
+  memory, and **it changes when Python writes there**. Nothing in Elixir expects that of a binary: it is for arrays that
+  Python is done with. From a worker process a call has to be told so too, see `copy:` of `Py.call/4`.
 
   ## Fields
 
@@ -76,6 +76,36 @@ defmodule Py.Array do
     end
 
     %__MODULE__{dtype: dtype, shape: shape, data: data, writable: options[:writable]}
+  end
+
+  @doc """
+  The array that an object of Python's is, or makes of itself; the elements are copied, but where nobody can change them.
+
+      iex> numbers = Py.eval!("import numpy as np; np.arange(4, dtype='i2')")
+      iex> {:ok, array} = Py.Array.from(numbers)
+      iex> {array.dtype, array.shape, Py.call!(numbers, :sum, [], kwargs: [dtype: "i8"])}
+      {{:s, 16}, {4}, 6}
+
+  ## Options
+
+    * `copy:` with `false` they are not copied out of Python's memory at all, see above; in a worker process, they stay in shared memory. Default: `true`
+    * `timeout:` as that of `Py.call/4`
+  """
+  @spec from(Py.Object.t(), keyword) :: {:ok, t} | {:error, Py.Error.t()}
+  def from(%Py.Object{} = object, options \\ []) do
+    options = Keyword.validate!(options, [:timeout, copy: true])
+    {copy, options} = Keyword.pop!(options, :copy)
+    on = [on: Py.Object.pool(object), kwargs: [copy: copy], copy: copy]
+    Py.call("erlang", "array", [object], on ++ options)
+  end
+
+  @doc "Like `from/2`, but returns the array or raises `Py.Error`."
+  @spec from!(Py.Object.t(), keyword) :: t
+  def from!(%Py.Object{} = object, options \\ []) do
+    case from(object, options) do
+      {:ok, array} -> array
+      {:error, error} -> Py.Error.raise(error)
+    end
   end
 
   @doc """

@@ -25,7 +25,7 @@ defmodule Py.Caller do
     end
   end
 
-  def run(_request, %{return: :object}), do: {:error, no_objects()}
+  def run(_request, %{return: :object, on: {_pool, node}}), do: {:error, too_far(node)}
 
   def run(request, %{on: {pool, node}, timeout: timeout}),
     do: Remote.run(pool, node, request, timeout)
@@ -102,9 +102,13 @@ defmodule Py.Caller do
   def cancel(ticket) when is_reference(ticket), do: Native.cancel(ticket)
   def cancel(ticket), do: Workers.cancel(ticket)
 
-  @spec no_objects() :: Error.t()
-  def no_objects do
-    Error.new(:not_available, "return: :object comes with Py.Object in a later version of Py")
+  @doc "What those are told who want an object of another node."
+  @spec too_far(node) :: Error.t()
+  def too_far(node) do
+    Error.new(
+      :not_available,
+      "an object stays on its node: return: :object cannot go with a pool of #{node}; call it from a process there"
+    )
   end
 
   defp perform(%Pool{session: key} = pool, request, timeout) when key != nil do

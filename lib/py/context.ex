@@ -6,11 +6,17 @@ defmodule Py.Context do
 
   alias Py.Trace
 
-  @typedoc "By key what Python enters: `progress` a function, `traceparent` a string, `session` a key, `span` what is open."
+  @typedoc """
+  By key what Python enters: `progress` a function, `traceparent` a string, `session` a key, `span` what is open. `return` says
+  that the result is to be a reference.
+  """
   @type t :: %{optional(atom) => term}
 
   @doc "The request as the calling process makes it with these options."
   @spec wrap(tuple, map) :: tuple
+  def wrap(request, %{return: :object} = options),
+    do: request |> wrap(%{options | return: :value, inline: false}) |> refer()
+
   def wrap(request, %{inline: true, progress: nil, traceparent: nil}), do: request
   def wrap(_request, %{inline: true} = options), do: raise(ArgumentError, not_inline(options))
 
@@ -26,6 +32,10 @@ defmodule Py.Context do
 
   def wrap(request, %{progress: progress} = options),
     do: request |> wrap(%{options | progress: nil}) |> within(%{progress: progress})
+
+  @doc "The request, with a reference to its result as the result."
+  @spec refer(tuple) :: tuple
+  def refer(request), do: within(request, %{return: :object})
 
   @doc "The request within a context, or within one that has more."
   @spec within(tuple, t) :: tuple

@@ -16,7 +16,8 @@ defmodule Py.Future do
   alias Py.Stream.Feeder
 
   @enforce_keys [:ref, :owner, :pool]
-  defstruct [:ref, :owner, :pool, :ticket, :span, :taken]
+  # What was asked is kept, since it may refer to objects, which a worker process is to find when it comes to it.
+  defstruct [:ref, :owner, :pool, :ticket, :span, :taken, :request]
 
   @typedoc "`pool` is where it runs. The other fields are Py's own."
   @type t :: %__MODULE__{ref: reference, owner: pid, pool: atom | {atom, node}}
@@ -26,8 +27,8 @@ defmodule Py.Future do
 
   @doc false
   @spec start(Caller.request(), map) :: t
-  def start(_request, %{return: :object, on: on}),
-    do: refused(on, make_ref(), Caller.no_objects())
+  def start(_request, %{return: :object, on: {_pool, node} = on}),
+    do: refused(on, make_ref(), Caller.too_far(node))
 
   def start(request, %{stream_to: pid} = options) when pid != nil do
     {feeder, ref} = Py.Stream.to(pid, request, options)
@@ -97,12 +98,15 @@ defmodule Py.Future do
     end
   end
 
+  defp held(%{in: :process}, request), do: request
+  defp held(_in_the_node, _request), do: nil
+
   defp submit(pool, ref, request, timeout) do
     span = Telemetry.start(pool, request, ref)
 
     case Caller.submit(pool, ref, Process.group_leader(), request, timeout) do
       {:error, error} -> %{refused(pool.name, ref, error) | span: span}
-      ticket -> new(pool.name, ref, ticket, span)
+      ticket -> %{new(pool.name, ref, ticket, span) | request: held(pool, request)}
     end
   end
 

@@ -6,6 +6,7 @@ defmodule Py.Lane do
   # native/shared/src/lane.rs. What takes longer is handed to the switchboard, and goes on as any other request.
 
   alias Py.Native.Base
+  alias Py.Switchboard.Homes
   alias Py.{Pool, Worker}
   alias Py.Worker.Frame
 
@@ -18,7 +19,7 @@ defmodule Py.Lane do
   @longest 4000
 
   @doc """
-  Asks, if there is a worker that waits. With `:left` the answer will be a message of the switchboard, which was sent
+  Asks, if there is a worker that waits, or, of a request that has a home, if that worker does. With `:left` the answer will be a message of the switchboard, which was sent
   `{:py_left, worker_number, left}`; with `:busy` nothing was asked.
   """
   @spec ask(Pool.t(), reference, byte, non_neg_integer, [binary]) ::
@@ -26,7 +27,7 @@ defmodule Py.Lane do
   def ask(pool, ref, verb, deadline, [body]) when byte_size(body) <= @longest do
     # A pool that is full takes nothing more, in whatever way.
     if Pool.room?(pool) and in_order?(pool),
-      do: ask(pool.board.lanes, pool.pid, ref, verb, deadline, body),
+      do: ask(pool, Homes.number(pool), ref, verb, deadline, body),
       else: :busy
   end
 
@@ -51,8 +52,8 @@ defmodule Py.Lane do
     end
   end
 
-  defp ask(lanes, board, ref, verb, deadline, body) do
-    case Base.lanes_ask(lanes, board, ref, verb, deadline, body) do
+  defp ask(pool, worker, ref, verb, deadline, body) do
+    case Base.lanes_ask(pool.board.lanes, pool.pid, worker, ref, verb, deadline, body) do
       <<1, _id::64, run::64, result::binary>> -> {:answer, :reply, run, result}
       <<2, _id::64, run::64, fault::binary>> -> {:answer, :fault, run, fault}
       left_or_busy -> left_or_busy

@@ -21,7 +21,7 @@ defmodule Py.Native do
   def asker(_number), do: not_loaded()
 
   # A pool
-  def open_pool(_size, _max_queue, _grace), do: not_loaded()
+  def open_pool(_name, _size, _max_queue, _grace), do: not_loaded()
   def start_pool(_pool, _ref, _group_leader, _config, _timeout), do: not_loaded()
   def pool_id(_pool), do: not_loaded()
   def close_pool(_pool), do: not_loaded()
@@ -39,6 +39,10 @@ defmodule Py.Native do
   def run_inline(_pool, _group_leader, _request, _timeout), do: not_loaded()
   def cancel(_ticket), do: not_loaded()
   def times(_ticket), do: not_loaded()
+
+  # An object
+  @spec object_pool(term) :: atom | nil
+  def object_pool(_handle), do: not_loaded()
 
   defp not_loaded, do: :erlang.nif_error(:not_loaded)
 end

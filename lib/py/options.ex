@@ -23,12 +23,13 @@ defmodule Py.Options do
     on: [
       type: :pool,
       default: Py,
-      doc: "the name of a pool, `{pool, node}`, or a session: see `Py.Session`"
+      doc:
+        "the name of a pool, `{pool, node}`, or a session: see `Py.Session`. Where the target is a `Py.Object`, its pool by default"
     ],
     return: [
       type: {:in, [:value, :object]},
       default: :value,
-      doc: "`:value`; `:object` comes with a later version and is an error until then"
+      doc: "`:value`, or `:object` for a reference to the result, whatever it is: see `Py.Object`"
     ],
     inline: [
       type: :boolean,

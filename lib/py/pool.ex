@@ -423,7 +423,7 @@ defmodule Py.Pool do
 
   defp open(options, python) do
     %{name: name, size: size, max_queue: max_queue, grace: grace} = options
-    native = Native.open_pool(size, max_queue, grace)
+    native = Native.open_pool(name, size, max_queue, grace)
     Exposed.put(asker(native), options.expose)
 
     %__MODULE__{

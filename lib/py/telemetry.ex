@@ -22,7 +22,7 @@ defmodule Py.Telemetry do
   | `[:py, :inline, :overrun]` | `duration` | `pool`, `kind`, `target`, `name` |
 
   Times are in native units (`System.convert_time_unit/3`). `kind` is what was asked: `:call`, `:eval`, `:exec`,
-  `:getattr` or `:reload`; `target` and `name` are as they were given, `nil` where there are none. `reason` is the kind of
+  `:getattr` or `:reload`; `target` and `name` are as they were given (of a `Py.Object` its type), `nil` where there are none. `reason` is the kind of
   the `Py.Error` that `error` holds. `queue_time` is what the request waited for a thread, `run_time` what it ran, a
   coroutine's awaiting included.
 
@@ -239,7 +239,7 @@ defmodule Py.Telemetry do
 
   def start_stream(%Pool{name: pool}, {:call, target, name, _args, _kwargs}) do
     now = System.monotonic_time()
-    facts = spanned(%{pool: pool, target: target, name: name}, make_ref(), current())
+    facts = spanned(%{pool: pool, target: named(target), name: name}, make_ref(), current())
     :telemetry.execute([:py, :stream, :start], beginning(now), facts)
     {now, facts}
   end
@@ -300,7 +300,7 @@ defmodule Py.Telemetry do
   defp facts({:call, target, name, _args, _kwargs}, pool, call, parent) do
     %{
       kind: :call,
-      target: target,
+      target: named(target),
       name: name,
       pool: pool,
       telemetry_span_context: call,
@@ -312,12 +312,16 @@ defmodule Py.Telemetry do
     do: request |> asked() |> Map.put(:pool, pool) |> spanned(call, parent)
 
   defp asked({:call, target, name, _args, _kwargs}),
-    do: %{kind: :call, target: target, name: name}
+    do: %{kind: :call, target: named(target), name: name}
 
-  defp asked({:getattr, target, name}), do: %{kind: :getattr, target: target, name: name}
+  defp asked({:getattr, target, name}), do: %{kind: :getattr, target: named(target), name: name}
   defp asked({:reload, module}), do: %{kind: :reload, target: module, name: nil}
   defp asked({kind, _code, _vars, _file, _line}), do: %{kind: kind, target: nil, name: nil}
   defp asked({:within, request, _context}), do: asked(request)
+
+  # Whoever writes it down must not ask Python.
+  defp named(%Py.Object{} = object), do: Py.Object.type(object)
+  defp named(target), do: target
 
   defp value({:ok, value}), do: value
   defp value(:ok), do: nil

@@ -173,7 +173,13 @@ defmodule Py.Worker do
         do: [],
         else: Enum.map(options.paths, &Path.expand/1)
 
-    Frame.start(id, Frame.deadline(options.start_timeout), {leader, init, file, line, paths})
+    place = {options.name, {self(), worker.number}}
+
+    Frame.start(
+      id,
+      Frame.deadline(options.start_timeout),
+      {leader, place, init, file, line, paths}
+    )
   end
 
   defp init({:forked, _template}, _init), do: init(:plain, nil)
@@ -183,17 +189,16 @@ defmodule Py.Worker do
   @doc "Delivers a message of Python code's. A name nobody has is nobody: the worker that sends cannot be told."
   @spec deliver(tuple) :: :ok
   def deliver({:send, kind, to, message}) do
-    send(addressee(kind, to), :erlang.binary_to_term(message, [:safe]))
+    send(addressee(kind, to), term(message))
     :ok
   rescue
     ArgumentError -> :ok
   end
 
   @doc "Hands on what Python code asks, with who made the call, and its reference. It may be made up by that code."
-  @spec ask(binary, port, map) :: term
+  @spec ask(binary | {:referring, binary}, port, map) :: term
   def ask(message, port, requests) do
-    with {:py_ask, number, id, what} when is_integer(number) <-
-           :erlang.binary_to_term(message, [:safe]) do
+    with {:py_ask, number, id, what} when is_integer(number) <- term(message) do
       send(Py.Callbacks, {:py_ask, {:worker, self(), port, number}, caller(requests, id), what})
     end
   rescue
@@ -208,6 +213,9 @@ defmodule Py.Worker do
       _of_no_request -> nil
     end
   end
+
+  defp term({:referring, message}), do: Py.Object.adopt(term(message))
+  defp term(message), do: :erlang.binary_to_term(message, [:safe])
 
   defp addressee(:pid, etf), do: :erlang.binary_to_term(etf)
   defp addressee(:name, name), do: String.to_existing_atom(name)

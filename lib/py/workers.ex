@@ -5,9 +5,9 @@ defmodule Py.Workers do
 
   import Py.Segments, only: [shared_from: 0]
 
-  alias Py.{Aside, Error, Lane, Pool, Segments, Survivor, Switchboard, Telemetry}
+  alias Py.{Aside, Error, Lane, Object, Pool, Segments, Survivor, Switchboard, Telemetry}
   alias Py.Pool.Startup
-  alias Py.Switchboard.{Loan, Request}
+  alias Py.Switchboard.{Homes, Loan, Request}
   alias Py.Worker.Frame
 
   # After so long a caller makes sure that somebody is still there who will answer.
@@ -29,17 +29,26 @@ defmodule Py.Workers do
     ref = make_ref()
     span = Telemetry.start(pool, request, ref)
 
-    {verb, iovec} = encode(pool, Process.group_leader(), request)
+    {asked, lean} = Object.at_home(pool, request)
+    {verb, iovec} = encode(pool, Process.group_leader(), lean)
     deadline = Frame.deadline(timeout)
 
     {result, run} =
-      case in_lane(pool, ref, verb, deadline, iovec) do
+      case in_lane(asked, ref, verb, deadline, iovec) do
         {:answer, kind, run, bytes} -> {Frame.result(kind, bytes), run}
         :left -> wait(pool, ref)
-        :busy -> ask_and_wait(pool, ref, request, verb, iovec, deadline)
+        :busy -> ask_and_wait(asked, ref, request, verb, iovec, deadline)
+      end
+
+    {result, run} =
+      case result do
+        {:elsewhere, number} -> ask_at(number, asked, ref, request, verb, iovec, deadline)
+        _result -> {result, run}
       end
 
     Telemetry.stop(span, run, result)
+    # Until here something refers to the objects among the arguments.
+    Object.hold(request)
     result
   end
 
@@ -50,11 +59,24 @@ defmodule Py.Workers do
     {Frame.mapped(verb), iovec}
   end
 
-  # The lane may lead to any worker, and is for answers that are small.
-  defp in_lane(%{home: nil, copy?: true} = pool, ref, verb, deadline, iovec),
-    do: Lane.ask(pool, ref, verb, deadline, iovec)
+  # The worker of that number has an object that is an argument. Nothing of the request has run.
+  defp ask_at(number, pool, ref, request, verb, iovec, deadline) do
+    answer =
+      with {:ok, home} <- Homes.at(pool.home, number),
+           do: ask_and_wait(%{pool | home: home}, ref, request, verb, iovec, deadline)
 
-  defp in_lane(_pool, _ref, _verb, _deadline, _iovec), do: :busy
+    case answer do
+      :error -> {{:error, Homes.missing(pool.home, number)}, nil}
+      {{:elsewhere, _number}, run} -> {{:error, Homes.scattered()}, run}
+      {_result, _run} -> answer
+    end
+  end
+
+  # Whoever has to choose its worker is told of it by the switchboard.
+  defp in_lane(%{home: {:choose, _key}}, _ref, _verb, _deadline, _iovec), do: :busy
+
+  defp in_lane(pool, ref, verb, deadline, iovec),
+    do: Lane.ask(pool, ref, verb, deadline, iovec)
 
   defp ask_and_wait(pool, ref, request, verb, iovec, deadline) do
     case ask(pool, request, iovec, %Request{ref: ref, mode: :raw, verb: verb, deadline: deadline}) do
@@ -70,6 +92,7 @@ defmodule Py.Workers do
 
     Survivor.owe(tag, pool.pid)
 
+    {pool, request} = Object.at_home(pool, request)
     {verb, iovec} = encode(pool, leader, request)
     deadline = Frame.deadline(timeout)
     asked = %Request{ref: tag, mode: :result, verb: verb, deadline: deadline, times: times}

@@ -180,6 +180,27 @@ defmodule Py.Cases.ArraysTest do
     end
   end
 
+  test "arrays that are objects", %{pool: pool} do
+    numpy pool do
+      {:ok, object} = eval(pool, "import numpy\nnumpy.zeros((1000, 1000), 'u1')")
+      zeros = Array.new(:binary.copy(<<0>>, @mega), {:u, 8}, {1000, 1000})
+      assert {:ok, ^zeros} = Array.from(object)
+      shared = Array.from!(object, copy: false, timeout: 5_000)
+      assert shared == zeros
+      assert {:ok, nil} = Py.call(object, :fill, [1])
+
+      # In the node that is this very memory: the documented hazard. In a worker it is what was there.
+      {:ok, in_node} = eval(pool, "__import__('os').getpid()")
+      shared? = Integer.to_string(in_node) == System.pid()
+      assert :binary.at(shared.data, 7) == if(shared?, do: 1, else: 0)
+      assert zeros.data == :binary.copy(<<0>>, @mega)
+      {:ok, none} = eval(pool, "object()")
+      assert error(Array.from(none)).type == "TypeError"
+      assert_raise Py.Error, fn -> Array.from!(none) end
+      assert_raise ArgumentError, fn -> Array.from(object, copied: false) end
+    end
+  end
+
   test "what is no array of numbers is an error", %{pool: pool} do
     numpy pool do
       for code <- [

@@ -170,7 +170,7 @@ defmodule Py.Cases.CallbacksTest do
       String.to_existing_atom("surely_no_atom_" <> "of_this_name")
     end
 
-    assert error(from_python(context, "object()")).type == "TypeError"
+    assert error(from_python(context, "'\\ud800'")).type == "TypeError"
 
     assert error(from_python(context, "erlang.Atom('no atom of this' + ' name')")).type ==
              "TypeError"

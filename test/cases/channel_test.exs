@@ -427,7 +427,7 @@ defmodule Py.Cases.ChannelTest do
   end
 
   test "items that are none on the other side", %{pool: pool, channel: channel} do
-    for item <- ["object()", "erlang.Atom('no atom of this' + ' name')"],
+    for item <- ["'\\ud800'", "erlang.Atom('no atom of this' + ' name')"],
         put <- ["channel.put(#{item})", "await channel.aput(#{item})"] do
       assert error(python(pool, put, %{channel: channel})).type == "TypeError"
     end

@@ -72,7 +72,7 @@ defmodule Py.Cases.ContextTest do
           {{:call, :math, :pi, [], []}, "not callable"},
           {{:call, :__main__, :raises, [], []}, "deep"},
           {{:call, :__main__, :awaited, [-1], []}, "-1"},
-          {{:call, :builtins, :object, [], []}, nil},
+          {{:call, :builtins, :chr, [0xD800], []}, "surrogates"},
           {{:call, :builtins, :len, [[1, %{a: <<255>>}]], []}, "args[0][1][\"a\"]"},
           {{:call, :builtins, :len, [[]], [key: <<255>>]}, "kwargs[\"key\"]"},
           {{:eval, "1 +", %{}, "some/file.py", 7}, "1 +"},

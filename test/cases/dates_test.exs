@@ -57,11 +57,13 @@ defmodule Py.Cases.DatesTest do
     assert eval(pool, "x.tzinfo.key", %{x: zoned}) == {:ok, "Europe/Berlin"}
   end
 
-  test "47. UUID is text; timedelta and Decimal are not there yet", %{pool: pool} do
+  test "47. UUID is text; timedelta, and Decimal without its library, are objects", %{pool: pool} do
     uuid = "12345678-1234-5678-1234-567812345678"
     assert eval(pool, "import uuid\nuuid.UUID(x)", %{x: uuid}) == {:ok, uuid}
-    assert error(eval(pool, "import datetime\ndatetime.timedelta(1)")).kind == :decode
-    assert error(eval(pool, "import decimal\ndecimal.Decimal('1.10')")).kind == :decode
+    assert {:ok, delta} = eval(pool, "import datetime\ndatetime.timedelta(1)")
+    assert Py.call(delta, :total_seconds) == {:ok, 86_400.0}
+    assert {:ok, decimal} = eval(pool, "import decimal\ndecimal.Decimal('1.10')")
+    assert Py.Object.type(decimal) == "decimal.Decimal"
   end
 
   test "47. precision is 0 where there are no microseconds, else 6", %{pool: pool} do

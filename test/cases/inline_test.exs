@@ -71,7 +71,7 @@ defmodule Py.Cases.InlineTest do
     assert %{type: "AttributeError"} = error(Py.call(:math, :no_such, [], options))
     assert %{kind: :encode} = error(Py.call(:math, :sqrt, [<<1::3>>], options))
     assert %{kind: :encode} = error(Py.call(:math, :sqrt, [[1 | 2]], options))
-    assert %{kind: :decode} = error(inline(pool, "object()"))
+    assert %{kind: :decode} = error(inline(pool, "'\\ud800'"))
     assert %{kind: :decode} = error(inline(pool, "x = []; x.append(x); x"))
     assert_raise Py.Error, ~r/ZeroDivisionError/, fn -> Py.eval!("1/0", %{}, options) end
   end

@@ -183,7 +183,7 @@ defmodule Py.Cases.ProgressTest do
     options = [on: pool, progress: fn _, _, _ -> <<1::3>> end]
     assert Py.call(:erlang, :progress, [1], options) == {:ok, nil}
 
-    assert error(Py.eval("import erlang\nerlang.progress(object())", %{}, options)).type ==
+    assert error(Py.eval("import erlang\nerlang.progress('\\ud800')", %{}, options)).type ==
              "TypeError"
 
     assert error(Py.eval("import erlang\nerlang.progress()", %{}, options)).type == "TypeError"

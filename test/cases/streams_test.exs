@@ -54,16 +54,12 @@ defmodule Py.Cases.StreamsTest do
 
                def odd(after, more):
                    yield from range(after)
-                   yield object()
+                   yield '\\ud800'
                    yield from range(more)
 
-               # What was interrupted cannot call Elixir any more, and is interrupted until its call is over.
+               # What was interrupted cannot call Elixir any more.
                def write(path):
-                   while True:
-                       try:
-                           with open(path, "w") as file: file.write("x")
-                           return
-                       except BaseException: pass
+                   with open(path, "w") as file: file.write("x")
 
                def stuck(after, path):
                    try:
@@ -277,7 +273,7 @@ defmodule Py.Cases.StreamsTest do
     for before <- [0, 1, 3, 200], more <- [0, 500] do
       {items, error} = until_error(stream(pool, :odd, [before, more]))
       assert items == Enum.to_list(0..(before - 1)//1)
-      assert error.kind == :decode and error.message =~ "builtins.object"
+      assert error.kind == :decode and error.message =~ "surrogates"
     end
   end
 

@@ -18,6 +18,25 @@ defmodule Py.Cases.TimeoutsTest do
     assert eval(pool, "1+1") == {:ok, 2}
   end
 
+  test "what it does in the end, a quarter of a second long, is not interrupted", %{pool: pool} do
+    path = Path.join(System.tmp_dir!(), "py_finally_#{System.unique_integer([:positive])}")
+    on_exit(fn -> File.rm(path) end)
+
+    code = """
+    import time
+    try:
+        time.sleep(60)
+    finally:
+        begin = time.monotonic()
+        while time.monotonic() < begin + 0.1: pass
+        with open(path, "w") as file: file.write("done")
+    """
+
+    assert error(eval(pool, code, %{path: path}, timeout: 100)).kind == :timeout
+    eventually(fn -> File.read(path) == {:ok, "done"} end)
+    assert eval(pool, "1") == {:ok, 1}
+  end
+
   test "26. a coroutine that waits is cancelled in Python", %{pool: pool} do
     code = """
     import asyncio, builtins

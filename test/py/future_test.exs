@@ -84,8 +84,9 @@ defmodule Py.FutureTest do
     assert error(Py.await(Py.async_call(:math, :sqrt, [1], on: :py_nobody))).kind == :no_pool
     assert error(Py.cancel(Py.async_call(:math, :sqrt, [1], on: :py_nobody))).kind == :no_pool
 
-    assert error(Py.await(Py.async_call(:math, :sqrt, [1], return: :object))).kind ==
-             :not_available
+    far = [return: :object, on: {Py, :nowhere@nohost}]
+    assert error(Py.await(Py.async_call(:math, :sqrt, [1], far))).kind == :not_available
+    assert error(Py.call(:math, :sqrt, [1], far)).kind == :not_available
 
     assert_no_messages()
   end

@@ -383,7 +383,7 @@ defmodule Py.TelemetryTest do
           {"['py', 1]", "ValueError", "1"},
           {"'py'", "TypeError", "expects the names of an event"},
           {"['py'], [1]", "TypeError", "expects measurements and metadata (dict), got list"},
-          {"['py'], {'count': object()}", "TypeError", "object"}
+          {"['py'], {'count': '\\ud800'}", "TypeError", "surrogates"}
         ] do
       error = error(Py.eval("import erlang\nerlang.telemetry(#{arguments})", %{}, on: @pool))
       assert {error.type, error.message =~ part} == {type, true}, inspect(error)
@@ -414,7 +414,7 @@ defmodule Py.TelemetryTest do
 
   test "what is no name of a span" do
     assert error(Py.eval("import erlang\nerlang.span(1)", %{}, on: @pool)).type == "TypeError"
-    code = "import erlang\nwith erlang.span('x', y=object()): pass"
+    code = "import erlang\nwith erlang.span('x', y='\\ud800'): pass"
     assert error(Py.eval(code, %{}, on: @pool)).type == "TypeError"
     events = for {[:py, :span | _] = event, _, _} <- emitted(), do: event
     assert events == []

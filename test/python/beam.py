@@ -28,7 +28,7 @@ class Native(ModuleType):
         self.sent: list[tuple[object, Any]] = []
         self.outcomes: queue.Queue[Outcome] = queue.Queue()
         self.pending = 0
-        self.must_stop = False
+        self.must_stop: int | None = None
         self.reachable = True
         self.refusal: Exception | None = None
         self.asked: list[Any] = []
@@ -67,7 +67,7 @@ class Native(ModuleType):
         self.frozen.append(view)
         return view
 
-    def interrupted(self) -> bool:
+    def interrupted(self) -> int | None:
         return self.must_stop
 
     def pending_output(self) -> None:

@@ -83,7 +83,7 @@ class BootTest(unittest.TestCase):
             import os, time, erlang
             os.kill(os.getpid(), signal.SIGUSR1)
             time.sleep(0.01)
-            native.must_stop = True
+            native.must_stop = 1
             try:
                 os.kill(os.getpid(), signal.SIGUSR1)
                 time.sleep(10)
@@ -91,6 +91,26 @@ class BootTest(unittest.TestCase):
                 out("cancelled")
             """
         self.assertEqual(booted(source), "cancelled")
+
+    def test_a_call_is_left_alone_while_it_cleans_up(self) -> None:
+        source = """
+            import os, time, erlang
+            from erlang import _boot
+
+            def cancelled(call):
+                native.must_stop = call
+                try:
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                    time.sleep(0)
+                except erlang.Cancelled:
+                    return True
+                return False
+
+            first = [cancelled(1), cancelled(1), cancelled(2), cancelled(2)]
+            _boot._CLEAN_UP = 0
+            out(first + [cancelled(2)])
+            """
+        self.assertEqual(booted(source), "[True, False, True, False, True]")
 
     def test_the_signal_lets_an_import_end(self) -> None:
         source = """
@@ -102,9 +122,9 @@ class BootTest(unittest.TestCase):
                 "for _ in range(1000): pass\\n"
             )
             sys.path.insert(0, folder)
-            native.must_stop = True
+            native.must_stop = 1
             import py_test_slow
-            native.must_stop = False
+            native.must_stop = None
             out("imported")
             """
         self.assertEqual(booted(source), "imported")

@@ -13,7 +13,7 @@ from types import ModuleType
 from unittest import mock
 
 import beam
-from erlang import Atom, DecodeError, _types
+from erlang import Atom, DecodeError, _objects, _types
 from erlang._terms import Struct
 
 _ISO = Atom("Elixir.Calendar.ISO")
@@ -30,6 +30,11 @@ class Case(beam.Case):
     def setUp(self) -> None:
         super().setUp()
         _types.configure(with_decimal=True)
+
+    def referred(self, value: object) -> None:
+        reference = _types.describe(value)
+        assert isinstance(reference, _objects.Reference)
+        self.assertIs(reference.target, value)
 
     def refused(self, value: object, text: str) -> None:
         with self.assertRaisesRegex(DecodeError, text):
@@ -120,7 +125,7 @@ class DatesTest(Case):
             year = property(lambda _self: math.nan)
 
         self.refused(Timestamp(2021, 1, 1), "nanoseconds")
-        self.refused(NaT(2021, 1, 1), "NaT has no Elixir value")
+        self.referred(NaT(2021, 1, 1))
 
     def test_a_zone_that_raises(self) -> None:
         class Zone(datetime.tzinfo):
@@ -166,7 +171,7 @@ class DecimalTest(Case):
 
     def test_without_the_library(self) -> None:
         _types.configure(with_decimal=False)
-        self.refused(decimal.Decimal(1), "library Decimal")
+        self.referred(decimal.Decimal(1))
 
 
 class Buffer(bytearray):
@@ -208,16 +213,16 @@ class OthersTest(Case):
             def __repr__(self) -> str:
                 raise RuntimeError("repr was asked")
 
-        self.refused(type.__call__(Loud), r"test_decode\..*Loud has no Elixir value")
-        self.refused(Loud, "HostileMeta has no Elixir value")
+        self.referred(type.__call__(Loud))
+        self.referred(Loud)
 
     def test_a_class_that_only_says_it_is_a_date(self) -> None:
         fake = type("date", (), {"__module__": "datetime"})
-        self.refused(fake(), "datetime.date has no Elixir value")
+        self.referred(fake())
 
     def test_a_hostile_name(self) -> None:
         cls = type("C", (), {"__qualname__": beam.Hostile("C")})
-        self.refused(cls(), "C has no Elixir value")
+        self.referred(cls())
 
     @unittest.skipIf(numpy is None, "no numpy here")
     def test_numpy_scalars(self) -> None:
@@ -230,5 +235,5 @@ class OthersTest(Case):
             described = _types.describe(value)
             self.assertEqual((type(described), described), (type(plain), plain))
         for other in (numpy.datetime64("2021-01-01"), numpy.complex128(1j), numpy.longdouble(1)):
-            self.refused(other, r"numpy\..* has no Elixir value")
-        self.refused(numpy.zeros(2), "numpy.ndarray has no Elixir value")
+            self.referred(other)
+        self.referred(numpy.zeros(2))

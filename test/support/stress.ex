@@ -53,7 +53,7 @@ defmodule Py.Stress do
 
     def strange(n):
         note(n)
-        return [n, object()]
+        return [n, '\\ud800']
 
     async def doze(n, seconds):
         note(n)

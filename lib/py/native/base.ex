@@ -71,14 +71,27 @@ defmodule Py.Native.Base do
   @spec lanes_remove(lanes, non_neg_integer) :: :ok
   def lanes_remove(_lanes, _worker), do: not_loaded()
 
-  @spec lanes_ask(lanes, pid, reference, byte, non_neg_integer, binary) :: binary | :left | :busy
-  def lanes_ask(_lanes, _board, _ref, _verb, _deadline, _body), do: not_loaded()
+  @spec lanes_ask(
+          lanes,
+          pid,
+          non_neg_integer | nil,
+          reference,
+          byte,
+          non_neg_integer,
+          binary
+        ) ::
+          binary | :left | :busy
+  def lanes_ask(_lanes, _board, _worker, _ref, _verb, _deadline, _body), do: not_loaded()
 
   @spec lane_free(segment) :: boolean
   def lane_free(_page), do: not_loaded()
 
   @spec lane_calls(segment) :: non_neg_integer
   def lane_calls(_page), do: not_loaded()
+
+  # What is collected like any term, and then tells a process: `{:py_dropped, pool, board, worker, numbers}`
+  @spec handle_new(pid, atom, pid, non_neg_integer, non_neg_integer) :: reference
+  def handle_new(_keeper, _pool, _board, _worker, _number), do: not_loaded()
 
   # A process of the operating system; a negative number is its group
   @spec kill(integer, non_neg_integer) :: :ok | {:error, reason}

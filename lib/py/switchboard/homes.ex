@@ -1,9 +1,9 @@
 defmodule Py.Switchboard.Homes do
   @moduledoc false
 
-  # Requests for one worker and no other, since it has the Python state that they are about: a session, a stream. The
-  # first of them chooses the worker, whose guest its caller is from then on: a worker that has guests is not replaced
-  # before they leave, and they are told when it ends.
+  # Requests for one worker and no other, since it has the Python state that they are about: a session, a stream, an
+  # object. The first one of a session or stream chooses the worker, whose guest its caller is from then on: a worker that
+  # has guests is not replaced before they leave, and they are told when it ends.
 
   alias Py.{Error, Switchboard, Worker}
   alias Py.Switchboard.{Request, Requests, Roster}
@@ -28,8 +28,8 @@ defmodule Py.Switchboard.Homes do
   def hand_out(state),
     do: Enum.reduce(Map.keys(state.homes), state, &hand_out(&2, &1, worker(&2, &1)))
 
-  @doc "The one worker that a request is for, if there is one."
-  @spec number(Request.t()) :: non_neg_integer | nil
+  @doc "The one worker that a request, or one to a pool as its caller has it, is for, if there is one."
+  @spec number(Request.t() | Py.Pool.t()) :: non_neg_integer | nil
   def number(%{home: number}) when is_integer(number), do: number
   def number(%{home: {number, _key}}) when is_integer(number), do: number
   def number(_any_worker_does), do: nil
@@ -45,8 +45,8 @@ defmodule Py.Switchboard.Homes do
     rest = %{state | homes: Map.put(state.homes, number, ids)}
 
     case {state.requests, worker} do
-      {%{^id => _request}, nil} ->
-        hand_out(Requests.fail(rest, id, lost()), number, nil)
+      {%{^id => request}, nil} ->
+        hand_out(Requests.fail(rest, id, lost(request)), number, nil)
 
       {%{^id => request}, worker} ->
         if takes?(worker, byte_size(request.body)),
@@ -78,7 +78,7 @@ defmodule Py.Switchboard.Homes do
   @spec settle(Switchboard.state(), Frame.id(), port) :: Switchboard.state()
   def settle(state, id, port) do
     case state.requests do
-      %{^id => %{home: {_choose, key}, port: ^port} = request} ->
+      %{^id => %{home: {_choose, key}, port: ^port} = request} when key != :object ->
         worker = Roster.worker(state.roster, port)
         send(request.from, {:py_home, request.ref, worker.number})
         guests = Map.put(worker.guests, key, request.from)
@@ -89,8 +89,11 @@ defmodule Py.Switchboard.Homes do
     end
   end
 
-  @doc "Forgets that again."
-  @spec leave(Switchboard.state(), key) :: Switchboard.state()
+  @doc "Forgets that again, of a key or of a request that chose its worker."
+  @spec leave(Switchboard.state(), key | Request.t()) :: Switchboard.state()
+  def leave(state, %Request{home: {:choose, key}}), do: leave(state, key)
+  def leave(state, %Request{}), do: state
+
   def leave(state, key) do
     state.roster
     |> Roster.workers()
@@ -103,7 +106,31 @@ defmodule Py.Switchboard.Homes do
   def evict(worker, error),
     do: Enum.each(worker.guests, fn {key, pid} -> send(pid, {:py_evicted, key, error}) end)
 
+  @doc "The home of a request that may have any worker, now that it is to have the one of this number."
+  @spec at(term, non_neg_integer) :: {:ok, term} | :error
+  def at(nil, number), do: {:ok, {number, :object}}
+  def at({:choose, key}, number), do: {:ok, {number, key}}
+  def at(_home, _number), do: :error
+
+  @doc "What they are told whose arguments are objects of several workers."
+  @spec scattered() :: Error.t()
+  def scattered do
+    Error.new(
+      :not_available,
+      "the objects of this call are in different worker processes, or not in the one of its session: " <>
+        "Py.Object.copy/2 moves them"
+    )
+  end
+
+  @doc "What they are told whose request came to another worker than the one of its home, and so does not find an object."
+  @spec missing(term, non_neg_integer) :: Error.t()
+  def missing({number, :object} = home, number), do: lost(%{home: home})
+  def missing(_home, _number), do: scattered()
+
   @doc "What those are told who ask a worker that is no more."
-  @spec lost() :: Error.t()
-  def lost, do: Error.new(:session_lost, "the worker process that held it has ended")
+  @spec lost(%{home: term}) :: Error.t()
+  def lost(%{home: {_number, :object}}),
+    do: Error.new(:not_available, "the worker process that had the object has ended")
+
+  def lost(_request), do: Error.new(:session_lost, "the worker process that held it has ended")
 end

@@ -4,7 +4,7 @@ defmodule Py.Switchboard.Listener do
   # What workers say, frame by frame.
 
   alias Py.{Segments, Switchboard, Worker}
-  alias Py.Switchboard.{Dealer, Loan, Request, Requests, Roster, Staff}
+  alias Py.Switchboard.{Dealer, Homes, Loan, Request, Requests, Roster, Staff}
   alias Py.Worker.Frame
 
   @doc "Takes what a worker wrote."
@@ -43,24 +43,18 @@ defmodule Py.Switchboard.Listener do
   end
 
   @spec frame(tuple | atom, port, Switchboard.state()) :: Switchboard.state()
-  def frame({kind, id, run, bytes}, port, state) when kind in [:reply, :fault] do
-    case Map.pop(state.requests, id) do
-      # Nobody waits for it any more.
-      {nil, _requests} ->
-        state
-
-      {%{mode: :over} = request, requests} ->
-        Requests.relieved(%{state | requests: requests}, request)
-
-      {%{mode: :start} = request, requests} ->
-        Staff.started(%{state | requests: requests}, request, port, Frame.result(kind, bytes))
-
-      {request, requests} ->
-        Requests.settle(%{state | requests: requests}, id, request, fn ->
-          Request.reply(request, kind, run, bytes)
-        end)
+  # A caller that looks for its answer itself sends the request again; for others it is done here.
+  def frame({:fault, id, _run, bytes} = fault, port, state) do
+    with %{^id => %{mode: :result} = request} <- state.requests,
+         {:elsewhere, number} <- Frame.fault(bytes) do
+      redirect(id, request, number, state)
+    else
+      _answer -> answer(fault, port, state)
     end
   end
+
+  def frame({kind, _id, _run, _bytes} = answer, port, state) when kind in [:reply, :referring],
+    do: answer(answer, port, state)
 
   def frame({:shared, id, run, segment, len, begin}, port, state) do
     worker = receive_segment(Roster.worker(state.roster, port), segment)
@@ -173,6 +167,46 @@ defmodule Py.Switchboard.Listener do
 
   def frame(:stuck, port, state),
     do: %{state | roster: Roster.update(state.roster, port, &%{&1 | stuck: true})}
+
+  defp answer({kind, id, run, bytes}, port, state) do
+    case Map.pop(state.requests, id) do
+      # Nobody waits for it any more.
+      {nil, _requests} ->
+        unwanted(kind, bytes)
+        state
+
+      {%{mode: :over} = request, requests} ->
+        unwanted(kind, bytes)
+        Requests.relieved(%{state | requests: requests}, request)
+
+      {%{mode: :start} = request, requests} ->
+        Staff.started(%{state | requests: requests}, request, port, Frame.result(kind, bytes))
+
+      {request, requests} ->
+        Requests.settle(%{state | requests: requests}, id, request, fn ->
+          Request.reply(request, kind, run, bytes)
+        end)
+    end
+  end
+
+  # Objects that nobody wants are let go of when what refers to them is collected, here.
+  defp unwanted(:referring, bytes), do: Frame.result(:referring, bytes)
+  defp unwanted(_kind, _bytes), do: :ok
+
+  # An object that it has as an argument is in the worker of that number. Nothing of the request has run.
+  defp redirect(id, request, number, state) do
+    case Homes.at(request.home, number) do
+      {:ok, home} when request.shared == nil ->
+        state = state |> Requests.relieved(request) |> Homes.leave(request)
+        requests = Map.put(state.requests, id, %{request | home: home, port: nil, since: nil})
+        %{state | requests: requests, returned: [id | state.returned]}
+
+      _it_cannot_go_there ->
+        state = %{state | requests: Map.delete(state.requests, id)}
+        answer = fn -> Request.answer(request, {:error, Homes.scattered()}) end
+        Requests.settle(state, id, request, answer)
+    end
+  end
 
   # What it read is to be read again, and not to be used for another request meanwhile.
   defp keep_lent(state, %{shared: nil}, _port), do: state

@@ -22,7 +22,8 @@ defmodule Py.Switchboard.Request do
     :port,
     :since,
     # The number of the one worker that may have it; with the key of a caller that stays there from then on, or with that
-    # alone for one that stays with whatever worker it gets: `{number, key}`, `{:choose, key}`.
+    # alone for one that stays with whatever worker it gets: `{number, key}`, `{:choose, key}`. `{number, :object}` for the
+    # one that has an object.
     :home,
     body: "",
     # Where the body is, if that is shared memory.
@@ -45,14 +46,25 @@ defmodule Py.Switchboard.Request do
     do: body |> :erlang.binary_to_term() |> put_elem(0, Frame.verb(verb)) |> subject()
 
   def subject(%__MODULE__{subject: subject}), do: subject
-  def subject({:call, target, name, _args, _kwargs}), do: "#{target}.#{name}"
+  def subject({:call, target, name, _args, _kwargs}), do: subject({:getattr, target, name})
+  def subject({:getattr, %Py.Object{type: type}, name}), do: "#{type}.#{name}"
+  def subject({:getattr, {_worker, _number, type}, name}), do: "#{type}.#{name}"
   def subject({:getattr, target, name}), do: "#{target}.#{name}"
   def subject({:reload, module}), do: "reload #{module}"
   def subject({kind, _code, _vars, _file, _line}), do: Atom.to_string(kind)
   def subject({:within, request, _context}), do: subject(request)
 
   @doc "Hands on what a worker answered."
-  @spec reply(t, :reply | :fault, non_neg_integer, binary) :: term
+  @spec reply(t, :reply | :fault | :referring, non_neg_integer, binary) :: term
+  # In a message to a process that is dead, objects would be referred to by nobody, and never let go of.
+  def reply(%{mode: :raw} = request, :referring, _run, bytes) do
+    answer = fn ->
+      send(request.from, {:py_result, request.ref, Frame.result(:referring, bytes)})
+    end
+
+    if byte_size(bytes) <= @small, do: answer.(), else: spawn(answer)
+  end
+
   def reply(%{mode: :raw} = request, kind, run, bytes),
     do: send(request.from, {:py_reply, request.ref, kind, run, bytes})
 

@@ -150,6 +150,12 @@ defmodule Py.Worker.Frame do
   defp parse(<<5, 1, n::16, to::binary-size(n), message::binary>>),
     do: {:send, :name, to, message}
 
+  defp parse(<<5, 2, n::16, to::binary-size(n), message::binary>>),
+    do: {:send, :pid, to, {:referring, message}}
+
+  defp parse(<<5, 3, n::16, to::binary-size(n), message::binary>>),
+    do: {:send, :name, to, {:referring, message}}
+
   defp parse(<<6, crowded>>), do: {:crowded, crowded == 1}
   defp parse(<<7, os_pid::32, version::binary>>), do: {:hello, os_pid, version}
   defp parse(<<8>>), do: :stuck
@@ -157,12 +163,13 @@ defmodule Py.Worker.Frame do
   defp parse(<<9, id::64, run::64, segment::32, len::64>>),
     do: {:shared, id, run, segment, len, nil}
 
-  defp parse(<<14, id::64, run::64, segment::32, len::64, begin::64>>),
+  defp parse(<<15, id::64, run::64, segment::32, len::64, begin::64>>),
     do: {:shared, id, run, segment, len, begin}
 
   defp parse(<<10, segment::32>>), do: {:returned, segment}
   defp parse(<<11, segment::32>>), do: {:dropped, segment}
   defp parse(<<13, number::64>>), do: {:forget, number}
+  defp parse(<<14, id::64, run::64, result::binary>>), do: {:referring, id, run, result}
   defp parse(<<12, obstacle::binary>>), do: {:forks, obstacle}
 
   # What Python writes by itself: where this module is loaded, these atoms exist.
@@ -177,6 +184,7 @@ defmodule Py.Worker.Frame do
     %{frames: [], function: "", age_ms: 0, awaiting: true, file: "", line: 0, source: nil},
     %Py.Array{dtype: {:f, 32}, shape: {}, data: ""},
     [:s, :u, :f, :c, :bool, :big, :little],
+    %Py.Object{type: ""},
     [Decimal, :sign, :coef, :exp, :nan, :infinity, :neg_infinity, true, nil],
     [:io_request, :put_chars, :unicode, :py_output, :py_log, :py_forward],
     [:leader, :logger, :module, :thread, :critical, :error, :warning, :info, :debug]
@@ -186,12 +194,21 @@ defmodule Py.Worker.Frame do
   @spec vocabulary() :: list
   def vocabulary, do: @vocabulary
 
-  @doc "A result as the caller gets it."
-  @spec result(:reply | :fault, binary) :: :ok | {:ok, term} | {:error, Py.Error.t()}
-  def result(:fault, bytes) do
-    {kind, message} = :erlang.binary_to_term(bytes)
-    {:error, Py.Error.new(kind, message)}
+  @doc "What a fault says: the number of the worker that has what was asked for, or what went wrong."
+  @spec fault(binary) :: {:elsewhere, non_neg_integer} | {:error, Py.Error.t()}
+  def fault(bytes) do
+    case :erlang.binary_to_term(bytes) do
+      {:elsewhere, number} -> {:elsewhere, String.to_integer(number)}
+      {kind, message} -> {:error, Py.Error.new(kind, message)}
+    end
   end
+
+  @doc "A result as the caller gets it."
+  @spec result(:reply | :fault | :referring, binary) ::
+          {:elsewhere, non_neg_integer} | :ok | {:ok, term} | {:error, Py.Error.t()}
+  def result(:fault, bytes), do: fault(bytes)
+
+  def result(:referring, bytes), do: Py.Object.adopt(result(:reply, bytes))
 
   def result(:reply, bytes) do
     :erlang.binary_to_term(bytes, [:safe])

@@ -56,15 +56,16 @@ impl LanesResource {
         change(Arc::make_mut(&mut self.entries.write().unwrap_or_else(PoisonError::into_inner)));
     }
 
-    /// A lane claimed for a request of so many bytes. Where all are in use for a short call, this waits a
+    /// A lane claimed for a request of so many bytes, that of one worker or any. Where all are in use for a short call, this waits a
     /// moment: there are as many schedulers that may be about to leave one.
-    fn claim(&self, len: usize) -> Option<(Arc<Entry>, u64)> {
+    fn claim(&self, len: usize, worker: Option<u64>) -> Option<(Arc<Entry>, u64)> {
         let entries = self.entries();
+        let is_wanted = |entry: &&Arc<Entry>| worker.is_none_or(|worker| entry.worker == worker);
         let mut patience = Patience::new();
         let mut is_good: fn(&Prospect) -> bool = Prospect::is_good;
         loop {
             let mut is_promising = false;
-            for entry in entries.iter().filter(|entry| is_good(&entry.prospect)) {
+            for entry in entries.iter().filter(is_wanted).filter(|entry| is_good(&entry.prospect)) {
                 let lane = entry.lane()?;
                 if lane.claim(len) {
                     return Some((Arc::clone(entry), self.next_id.fetch_add(1, Relaxed)));
@@ -119,7 +120,7 @@ fn lane_calls(page: ResourceArc<SegmentResource>) -> NifResult<u64> {
     Ok(Lane::of(page.get()?).map_or(0, |lane| lane.taken_ever()))
 }
 
-/// Asks the first worker that looks for requests, and waits for its answer: the frame, `busy` where
+/// Asks the worker of that number, or the first one that looks for requests, and waits for its answer: the frame, `busy` where
 /// there is none, or `left` when the answer will come as others do: `board` has been told of the
 /// request then.
 #[rustler::nif]
@@ -127,13 +128,14 @@ fn lanes_ask<'a>(
     env: Env<'a>,
     lanes: ResourceArc<LanesResource>,
     board: LocalPid,
+    worker: Option<u64>,
     reference: Term<'a>,
     verb: u8,
     deadline: u64,
     body: Binary<'a>,
 ) -> NifResult<Term<'a>> {
     let busy = || atoms::busy().encode(env);
-    let Some((entry, id)) = lanes.claim(body.len() + HEAD) else { return Ok(busy()) };
+    let Some((entry, id)) = lanes.claim(body.len() + HEAD, worker) else { return Ok(busy()) };
     let lane = entry.lane().ok_or(Error::BadArg)?;
     if !lane.ask(&[&head(verb, id, deadline), &body]) {
         return Ok(busy());

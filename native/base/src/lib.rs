@@ -2,6 +2,7 @@
 //! resolved against, and has what the node shares with worker processes.
 
 mod ffi;
+mod handle;
 #[cfg(target_os = "linux")]
 mod lanes;
 mod process;

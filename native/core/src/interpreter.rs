@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyAnyMethods, PyBytes, PyDict, PyInt, PyModule, PyString, PyType};
+use pyo3::types::{PyAnyMethods, PyBytes, PyDict, PyInt, PyModule, PyString, PyTuple, PyType};
 
 use crate::boot::Facts;
 use crate::by_word::ByWord;
@@ -25,7 +25,7 @@ use crate::request::{Source, no_such_module};
 use crate::routes::Routes;
 use crate::scheduler::Scheduler;
 use crate::ticket::{Phase, Ticket};
-use crate::wire::Host;
+use crate::wire::{Fault, Host, Kind};
 
 /// Atoms are few and never freed, so are their Python twins; the bound is for those who make many.
 const MAX_CACHED_NAMES: usize = 16_384;
@@ -66,6 +66,13 @@ pub(crate) struct Hooks {
     pub(crate) cancelled: Py<PyAny>,
     pub(crate) from_struct: Py<PyAny>,
     pub(crate) describe: Py<PyAny>,
+    pub(crate) object_reference: Py<PyType>,
+    pub(crate) refer: Py<PyAny>,
+    pub(crate) same: Py<PyAny>,
+    pub(crate) not_here: Py<PyType>,
+    pub(crate) settle: Py<PyAny>,
+    pub(crate) numbered: Py<PyAny>,
+    pub(crate) drop: Py<PyAny>,
     pub(crate) describe_error: Py<PyAny>,
     pub(crate) new_base: Py<PyAny>,
     pub(crate) forget_base: Py<PyAny>,
@@ -95,6 +102,8 @@ impl Hooks {
         let context = py.import("erlang._context")?;
         let output = py.import("erlang._output")?;
         let event_loop = py.import("erlang._loop")?;
+        let objects = py.import("erlang._objects")?;
+        let exceptions = py.import("erlang._exceptions")?;
         let class =
             |name: &str| -> PyResult<Py<PyType>> { Ok(types.getattr(name)?.cast_into::<PyType>()?.unbind()) };
         Ok(Hooks {
@@ -107,6 +116,13 @@ impl Hooks {
             cancelled: py.import("erlang")?.getattr("Cancelled")?.unbind(),
             from_struct: types.getattr("from_struct")?.unbind(),
             describe: types.getattr("describe")?.unbind(),
+            object_reference: objects.getattr("Reference")?.cast_into::<PyType>()?.unbind(),
+            refer: objects.getattr("refer")?.unbind(),
+            same: objects.getattr("same")?.unbind(),
+            numbered: objects.getattr("numbered")?.unbind(),
+            settle: objects.getattr("settle")?.unbind(),
+            drop: objects.getattr("drop")?.unbind(),
+            not_here: exceptions.getattr("NotHereError")?.cast_into::<PyType>()?.unbind(),
             describe_error: py.import("erlang._errors")?.getattr("describe")?.unbind(),
             new_base: code.getattr("new_base")?.unbind(),
             forget_base: code.getattr("forget_base")?.unbind(),
@@ -283,6 +299,54 @@ impl Interpreter {
         self.hooks.describe.bind(value.py()).call1((value,))
     }
 
+    /// What is to cross as a reference, if this says so.
+    pub(crate) fn referred<'py>(&self, value: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+        if value.get_type().is(&self.hooks.object_reference) { value.getattr("target").ok() } else { None }
+    }
+
+    pub(crate) fn refer<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+        Ok(self.hooks.refer.bind(object.py()).call1((object,))?.cast_into()?)
+    }
+
+    /// An object that the worker process of that number keeps.
+    pub(crate) fn object_numbered<'py>(
+        &self,
+        py: Python<'py>,
+        worker: i64,
+        number: i64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.hooks.numbered.bind(py).call1((worker, number))
+    }
+
+    /// Says, in a worker process, which one it is: `(pool, place)`.
+    pub fn settle(&self, place: &Bound<'_, PyAny>) -> Result<(), Fault> {
+        let settled = place
+            .cast::<PyTuple>()
+            .map_err(PyErr::from)
+            .and_then(|place| self.hooks.settle.bind(place.py()).call1(place));
+        settled.map(drop).map_err(|error| Fault::new(Kind::Encode, format!("place: {error}")))
+    }
+
+    /// Lets go of objects whose references come nowhere.
+    pub fn drop_objects(&self, py: Python<'_>, numbers: &[u64]) {
+        if !numbers.is_empty()
+            && let Err(error) = self.hooks.drop.bind(py).call1((numbers.to_vec(),))
+        {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    /// Why a reference leads to no object, if that is what the exception says.
+    pub(crate) fn why_not_here(&self, py: Python<'_>, error: &PyErr) -> Option<Kind> {
+        let value = error.value(py);
+        if !value.get_type().is(&self.hooks.not_here) {
+            return None;
+        }
+        let elsewhere =
+            value.getattr("kind").is_ok_and(|kind| kind.eq(Kind::Elsewhere.name()).unwrap_or(false));
+        Some(if elsewhere { Kind::Elsewhere } else { Kind::NotAvailable })
+    }
+
     pub(crate) fn set_version(&self) -> bool {
         self.set_version
     }
@@ -362,6 +426,15 @@ impl Interpreter {
         function: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.hooks.within.bind(context.py()).call1((context, function))
+    }
+
+    /// The value, as what a function returned that ran in a context.
+    pub(crate) fn same_within<'py>(
+        &self,
+        context: &Bound<'py, PyDict>,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.within(context, self.hooks.same.bind(context.py()))?.call1((value,))
     }
 
     /// The coroutine, as one that is awaited in a context.

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyInt, PyString};
 
 use crate::ffi;
 use crate::interpreter::Interpreter;
@@ -33,13 +33,14 @@ pub fn send<'py>(
 
 pub use crate::question::{ask, asker, may_ask, runs};
 
+/// The request that the main thread is to stop, as a number; None where there is none.
 pub fn interrupted<'py>(
     interpreter: &'static Interpreter,
     py: Python<'py>,
     _: Arguments<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let interrupted = interpreter.scheduler.main_is_interrupted();
-    Ok(pyo3::types::PyBool::new(py, interrupted).to_owned().into_any())
+    let interrupted = interpreter.scheduler.interrupted_on_main();
+    Ok(interrupted.map_or_else(|| py.None().into_bound(py), |number| PyInt::new(py, number).into_any()))
 }
 
 pub fn finish<'py>(

@@ -97,6 +97,9 @@ impl<'py> Request<'py> {
             }
             Request::Eval(source) => interpreter.run_code(py, pool, source, true, Some(context)),
             Request::Exec(source) => interpreter.run_code(py, pool, source, false, Some(context)),
+            Request::GetAttr(function) => {
+                interpreter.same_within(context, &resolve(py, interpreter, pool, function)?)
+            }
             request => request.run(py, interpreter, pool),
         }
     }
@@ -112,6 +115,7 @@ fn resolve<'py>(
     let names = match function {
         Function::Found(found) => return Ok(found.clone()),
         Function::Named(names) => names,
+        Function::Of(object, name) => return attribute(object, name),
     };
     let Names { target, name, .. } = names;
     let base = interpreter.base_named(py, pool, target);
@@ -120,10 +124,7 @@ fn resolve<'py>(
         Some(base) => base,
         None => interpreter.import(py, target)?,
     };
-    let text = name.to_str()?;
-    if text.is_empty() {
-        return Err(PyTypeError::new_err("the name of a function or attribute is empty"));
-    }
+    let text = named(name)?;
     if !text.contains('.') {
         // Names of this kind may be found in the type of modules first.
         if !is_base && !text.starts_with("__") {
@@ -132,6 +133,21 @@ fn resolve<'py>(
         return module.getattr(name);
     }
     text.split('.').try_fold(module, |object, part| object.getattr(part))
+}
+
+fn named<'a>(name: &'a Bound<'_, PyString>) -> PyResult<&'a str> {
+    match name.to_str()? {
+        "" => Err(PyTypeError::new_err("the name of a function or attribute is empty")),
+        text => Ok(text),
+    }
+}
+
+fn attribute<'py>(object: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+    let text = named(name)?;
+    if !text.contains('.') {
+        return object.getattr(name);
+    }
+    text.split('.').try_fold(object.clone(), |object, part| object.getattr(part))
 }
 
 /// A module whose name cannot be one, told in the words of the import system.

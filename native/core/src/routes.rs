@@ -27,6 +27,8 @@ struct Route {
 pub enum Function<'py> {
     Found(Bound<'py, PyAny>),
     Named(Names<'py>),
+    /// An attribute of an object.
+    Of(Bound<'py, PyAny>, Bound<'py, PyString>),
 }
 
 pub struct Names<'py> {

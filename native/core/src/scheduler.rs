@@ -500,11 +500,11 @@ impl Scheduler {
         self.lock().runners[MAIN].desk.is_at(ticket)
     }
 
-    /// True where the main thread is at a request that somebody else settled.
-    pub(crate) fn main_is_interrupted(&self) -> bool {
+    /// The request that the main thread is at, as a number, where somebody else settled that.
+    pub(crate) fn interrupted_on_main(&self) -> Option<u64> {
         // One that was handed to the event loop is nothing that runs here any more.
-        let interrupted = |current: &Arc<Ticket>| current.was_interrupted() && current.task() == 0;
-        self.lock().runners[MAIN].desk.lock().current.as_ref().is_some_and(interrupted)
+        let interrupted = |current: &&Arc<Ticket>| current.was_interrupted() && current.task() == 0;
+        self.lock().runners[MAIN].desk.lock().current.as_ref().filter(interrupted).map(Ticket::number)
     }
 
     pub(crate) fn main_is_retired(&self) -> bool {

@@ -59,7 +59,7 @@ fn watch(interpreter: &'static Interpreter) {
             // A signal that comes just before a system call does not end it, so there are more than
             // one. A thread that was given up is asked now and then: it may come to hear of it yet.
             let is_time = !scheduler.main_is_retired() || tick.is_multiple_of(ASK_RETIRED_EVERY);
-            if is_time && scheduler.main_is_interrupted() {
+            if is_time && scheduler.interrupted_on_main().is_some() {
                 interpreter.interrupt_main();
             }
         }

@@ -21,6 +21,10 @@ pub enum Kind {
     Crashed,
     Stopped,
     Starting,
+    /// An object is not where it is used.
+    NotAvailable,
+    /// It is in another worker process of the pool: the message is that one's number.
+    Elsewhere,
 }
 
 impl Kind {
@@ -35,6 +39,8 @@ impl Kind {
             Kind::Crashed => "crashed",
             Kind::Stopped => "stopped",
             Kind::Starting => "starting",
+            Kind::NotAvailable => "not_available",
+            Kind::Elsewhere => "elsewhere",
         }
     }
 }

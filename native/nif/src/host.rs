@@ -46,7 +46,7 @@ impl Host for Node {
                 Some(process)
             }
         };
-        let mut writer = TermWriter { builder: &mut builder, interpreter };
+        let mut writer = TermWriter { builder: &mut builder, interpreter, pool: None };
         from_python(interpreter, message, &mut writer, &|| true)
             .map_err(|refusal| refusal.into_fault(Kind::Decode, "message"))?;
         if let Some(local) = to {

@@ -8,7 +8,7 @@ use py_core::convert::{self, Number, Read, Token, Verb};
 use py_core::wire::Leader;
 use py_core::{Fault, Inline, Interpreter, Outcome, Pool, Request, Ticket};
 use pyo3::prelude::*;
-use rustler::{Encoder, Env, Term};
+use rustler::{Atom, Encoder, Env, Term};
 
 use crate::atoms;
 use crate::ffi::{self, Builder};
@@ -20,6 +20,7 @@ use crate::work::{self, Call, GroupLeader};
 pub struct Here<'a, 'p> {
     pub env: Env<'a>,
     pub pool: &'p Arc<Pool>,
+    pub name: Atom,
     pub leader: Term<'a>,
     pub verb: Verb,
     pub request: Term<'a>,
@@ -86,7 +87,7 @@ impl Inline for Here<'_, '_> {
             Some(Number::Float(float)) => (atoms::ok(), float).encode(self.env),
             None => {
                 let mut builder = Builder::here(self.env);
-                push_result(&mut builder, outcome, goes_on);
+                push_result(&mut builder, outcome, Some(self.name), goes_on);
                 builder.finish(self.env)
             }
         });
@@ -95,8 +96,8 @@ impl Inline for Here<'_, '_> {
     fn defer(&mut self) -> Arc<Ticket> {
         let tag = self.env.make_ref().encode(self.env);
         self.result = Some(tag);
-        let call =
-            Call::any(Caller::new(self.env.pid(), tag), self.leader, self.verb, self.request, &tape::MEDIUM);
+        let caller = Caller::of(self.name, None, self.env.pid(), tag);
+        let call = Call::any(caller, self.leader, self.verb, self.request, &tape::MEDIUM);
         self.pool.ticket(call, self.timeout)
     }
 }

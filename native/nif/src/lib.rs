@@ -4,6 +4,7 @@ mod atoms;
 mod ffi;
 mod host;
 mod inline;
+mod object;
 mod quick;
 mod reply;
 mod shared;
@@ -25,6 +26,7 @@ use rustler::{Atom, Encoder, Env, Error, LocalPid, Monitor, NifMap, NifResult, R
 use crate::ffi::{Envelope, Meeting};
 use crate::host::Node;
 use crate::inline::Here;
+use crate::object::ObjectResource;
 use crate::quick::Quick;
 use crate::reply::Caller;
 use crate::tape::Draft;
@@ -41,6 +43,7 @@ static MAIN: OnceLock<&'static Interpreter> = OnceLock::new();
 /// A pool ends with the process that opened it.
 struct PoolResource {
     pool: Arc<Pool>,
+    name: Atom,
     /// Whether a caller that is alone looks for its answer itself. Where there are several, a scheduler
     /// has other things to do.
     prospect: Prospect,
@@ -133,11 +136,12 @@ fn boot(env: Env<'_>, tag: Term<'_>, config: BootConfig) -> NifResult<Atom> {
 }
 
 #[rustler::nif]
-fn open_pool(env: Env<'_>, size: usize, max_queue: usize, grace_ms: u64) -> NifResult<Term<'_>> {
+fn open_pool(env: Env<'_>, name: Atom, size: usize, max_queue: usize, grace_ms: u64) -> NifResult<Term<'_>> {
     let interpreter = MAIN.get().ok_or(Error::Atom("not_booted"))?;
     let limits = Limits { size, max_queue, grace: Duration::from_millis(grace_ms) };
     let pool = ResourceArc::new(PoolResource {
         pool: Arc::new(Pool::open(interpreter, limits)),
+        name,
         prospect: Prospect::default(),
         last_caller: AtomicU64::new(0),
         streak: AtomicU32::new(0),
@@ -258,7 +262,7 @@ fn submit<'a>(
 ) -> NifResult<Term<'a>> {
     let (verb, _) = work::verb(request).ok_or(Error::BadArg)?;
     let timeout = duration(timeout)?;
-    let call = match Call::small(Caller::new(env.pid(), tag), leader, verb, request) {
+    let call = match Call::small(Caller::of(pool.name, None, env.pid(), tag), leader, verb, request) {
         Ok(call) => call,
         Err(_) if terms::is_large(request) => return Ok(atoms::large().encode(env)),
         Err(caller) => Call::any(caller, leader, verb, request, &tape::MEDIUM),
@@ -281,10 +285,7 @@ fn ask<'a>(
     let (verb, _) = work::verb(request).ok_or(Error::BadArg)?;
     let timeout = duration(timeout)?;
     let meeting = pool.meeting(&env.pid());
-    let caller = match &meeting {
-        Some(meeting) => Caller::at(Arc::clone(meeting), env.pid(), tag),
-        None => Caller::new(env.pid(), tag),
-    };
+    let caller = Caller::of(pool.name, meeting.clone(), env.pid(), tag);
     let call = match Call::small(caller, leader, verb, request) {
         Ok(call) => call,
         Err(_) if terms::is_large(request) => return Ok(atoms::large().encode(env)),
@@ -335,6 +336,7 @@ fn run_inline<'a>(env: Env<'a>, arguments: [Term<'a>; 4]) -> NifResult<Term<'a>>
     let mut here = Here {
         env,
         pool: &pool.pool,
+        name: pool.name,
         leader,
         verb,
         request,
@@ -401,6 +403,12 @@ fn abandon_questions() -> Atom {
     atoms::ok()
 }
 
+/// Whose an object is, where that is known; nil for what holds no object of this node.
+#[rustler::nif]
+fn object_pool(handle: Term<'_>) -> Option<Atom> {
+    handle.decode::<ResourceArc<ObjectResource>>().ok()?.pool
+}
+
 /// As `submit`, for what takes a scheduler too long to copy.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn submit_large<'a>(
@@ -413,7 +421,8 @@ fn submit_large<'a>(
     wants_ticket: bool,
 ) -> NifResult<Term<'a>> {
     let (verb, _) = work::verb(request).ok_or(Error::BadArg)?;
-    let call = Call::any(Caller::new(env.pid(), tag), leader, verb, request, &tape::LARGE);
+    let caller = Caller::of(pool.name, None, env.pid(), tag);
+    let call = Call::any(caller, leader, verb, request, &tape::LARGE);
     accept(env, &pool, call, duration(timeout)?, wants_ticket)
 }
 

@@ -3,9 +3,9 @@
 use std::sync::{Arc, OnceLock};
 
 use py_core::convert::{Refusal, from_python};
-use py_core::{Canceller, Fault, Interpreter, Kind, Outcome};
+use py_core::{Canceller, Fault, Kind, Outcome};
 use pyo3::prelude::*;
-use rustler::{Encoder, Env, LocalPid, Monitor, Resource, ResourceArc, Term};
+use rustler::{Atom, Encoder, Env, LocalPid, Monitor, Resource, ResourceArc, Term};
 
 use crate::atoms;
 use crate::ffi::{self, Builder, Envelope, Meeting};
@@ -17,17 +17,19 @@ pub struct Caller {
     /// Where it looks for it first, if it does.
     meeting: Option<Arc<Meeting>>,
     envelope: Envelope,
+    /// Which it asks.
+    pool: Option<Atom>,
     death: OnceLock<ResourceArc<CallerDeath>>,
 }
 
 impl Caller {
     pub fn new(pid: LocalPid, tag: Term<'_>) -> Self {
-        Caller { pid, meeting: None, envelope: Envelope::new(tag), death: OnceLock::new() }
+        Caller { pid, meeting: None, envelope: Envelope::new(tag), pool: None, death: OnceLock::new() }
     }
 
-    /// One that looks for its answer at a meeting first.
-    pub fn at(meeting: Arc<Meeting>, pid: LocalPid, tag: Term<'_>) -> Self {
-        Caller { meeting: Some(meeting), ..Caller::new(pid, tag) }
+    /// One of a pool; it looks for its answer at the meeting first, if there is one.
+    pub fn of(pool: Atom, meeting: Option<Arc<Meeting>>, pid: LocalPid, tag: Term<'_>) -> Self {
+        Caller { meeting, pool: Some(pool), ..Caller::new(pid, tag) }
     }
 
     /// The word of the pid.
@@ -49,7 +51,7 @@ impl Caller {
     /// To be called once: later answers are nobody's.
     pub fn answer(&self, outcome: Outcome<'_, '_>) {
         let Some(mut builder) = self.envelope.open(atoms::py_result()) else { return };
-        push_result(&mut builder, outcome, &|| true);
+        push_result(&mut builder, outcome, self.pool, &|| true);
         builder.end_tuple(3);
         self.deliver(&mut builder);
     }
@@ -63,7 +65,7 @@ impl Caller {
     /// An answer that is made before it is known whether it is the one.
     pub fn prepare(&self, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) -> impl FnOnce() + '_ {
         let mut builder = Builder::new();
-        push_result(&mut builder, outcome, goes_on);
+        push_result(&mut builder, outcome, self.pool, goes_on);
         move || {
             let Some(result) = builder.last() else { return };
             builder.push_atom(atoms::py_result());
@@ -93,34 +95,36 @@ impl Resource for CallerDeath {
     }
 }
 
-/// Pushes `:ok`, `{:ok, value}` or `{:error, error}`.
-pub fn push_result(builder: &mut Builder, outcome: Outcome<'_, '_>, goes_on: &dyn Fn() -> bool) {
+/// Pushes `:ok`, `{:ok, value}` or `{:error, error}`, of a pool.
+pub fn push_result(
+    builder: &mut Builder,
+    outcome: Outcome<'_, '_>,
+    pool: Option<Atom>,
+    goes_on: &dyn Fn() -> bool,
+) {
     match outcome {
         Outcome::Done => builder.push_atom(atoms::ok()),
-        Outcome::Value(interpreter, value) => push_value(builder, interpreter, value, atoms::ok(), goes_on),
+        Outcome::Value(interpreter, value) => {
+            let writer = TermWriter { builder, interpreter, pool };
+            push_value(writer, value, atoms::ok(), goes_on)
+        }
         Outcome::Raised(interpreter, error) => {
-            push_value(builder, interpreter, error, atoms::error(), goes_on)
+            let writer = TermWriter { builder, interpreter, pool };
+            push_value(writer, error, atoms::error(), goes_on)
         }
         Outcome::Failed(fault) => push_failure(builder, &fault),
     }
 }
 
-fn push_value(
-    builder: &mut Builder,
-    interpreter: &'static Interpreter,
-    value: &Bound<'_, PyAny>,
-    kind: rustler::Atom,
-    goes_on: &dyn Fn() -> bool,
-) {
-    let height = builder.height();
-    builder.push_atom(kind);
-    let written: Result<(), Refusal> =
-        from_python(interpreter, value, &mut TermWriter { builder, interpreter }, goes_on);
+fn push_value(mut writer: TermWriter<'_>, value: &Bound<'_, PyAny>, kind: Atom, goes_on: &dyn Fn() -> bool) {
+    let height = writer.builder.height();
+    writer.builder.push_atom(kind);
+    let written: Result<(), Refusal> = from_python(writer.interpreter, value, &mut writer, goes_on);
     match written {
-        Ok(()) => builder.end_tuple(2),
+        Ok(()) => writer.builder.end_tuple(2),
         Err(refusal) => {
-            builder.cut(height);
-            push_failure(builder, &refusal.into_fault(Kind::Decode, "result"));
+            writer.builder.cut(height);
+            push_failure(writer.builder, &refusal.into_fault(Kind::Decode, "result"));
         }
     }
 }
@@ -133,7 +137,7 @@ fn push_failure(builder: &mut Builder, fault: &Fault) {
 
 /// Pushes a `%Py.Error{}` that needs no Python.
 fn push_error(builder: &mut Builder, fault: &Fault) {
-    let known: [(rustler::Atom, rustler::Atom); 2] =
+    let known: [(Atom, Atom); 2] =
         [(atoms::__struct__(), atoms::py_error()), (atoms::__exception__(), atoms::r#true())];
     for (key, value) in known {
         builder.push_atom(key);

@@ -5,11 +5,12 @@ use std::cell::RefCell;
 
 use py_core::convert::refused::{BITSTRING, IMPROPER, NOT_BINARY};
 use py_core::convert::{Opaque, Read, Token, Verb};
-use rustler::{Binary, Term, TermType};
+use rustler::{Binary, ResourceArc, Term, TermType};
 use smallvec::SmallVec;
 
 use crate::atoms;
 use crate::ffi::{self, Elements, Entries};
+use crate::object::ObjectResource;
 use crate::terms;
 
 /// What is recorded: longer texts are better shared with the caller than copied.
@@ -48,6 +49,7 @@ const PORT: u8 = 13;
 const REFUSED: u8 = 14;
 const VIEW: u8 = 15;
 const FUNCTION: u8 = 16;
+const OBJECT: u8 = 17;
 
 /// Why a term is refused, by the number on the tape.
 const REFUSALS: [&str; 3] = [IMPROPER, BITSTRING, NOT_BINARY];
@@ -55,7 +57,11 @@ const REFUSALS: [&str; 3] = [IMPROPER, BITSTRING, NOT_BINARY];
 pub struct Tape {
     verb: Verb,
     bytes: SmallVec<[u8; FEW]>,
+    objects: Objects,
 }
+
+/// What references on the tape hold, so that it is there when that is played.
+type Objects = Vec<ResourceArc<ObjectResource>>;
 
 /// So many bytes are part of the request, where whoever reads it finds them at once.
 const FEW: usize = 96;
@@ -68,13 +74,13 @@ impl Tape {
     /// None where the request is beyond the limits, or nests deeply.
     pub fn record(verb: Verb, parts: Elements<'_>, limits: &Limits) -> Option<Self> {
         let mut draft = Draft::record(parts, limits)?;
-        let is_small = draft.0.len() <= MEDIUM.bytes;
+        let is_small = draft.bytes.len() <= MEDIUM.bytes;
         let bytes = if is_small {
-            SmallVec::from_slice(&draft.0)
+            SmallVec::from_slice(&draft.bytes)
         } else {
-            SmallVec::from_vec(std::mem::take(&mut draft.0))
+            SmallVec::from_vec(std::mem::take(&mut draft.bytes))
         };
-        Some(Tape { verb, bytes })
+        Some(Tape { verb, bytes, objects: std::mem::take(&mut draft.objects) })
     }
 
     pub fn verb(&self) -> Verb {
@@ -82,35 +88,39 @@ impl Tape {
     }
 
     pub fn play(&self) -> Player<'_> {
-        Player { rest: &self.bytes }
+        Player { rest: &self.bytes, objects: &self.objects }
     }
 }
 
 /// What is played on the thread that recorded it: the thread has one, and gets it back.
-pub struct Draft(Vec<u8>);
+pub struct Draft {
+    bytes: Vec<u8>,
+    objects: Objects,
+}
 
 impl Draft {
     /// None where the request is beyond the limits, or nests deeply.
     pub fn record(parts: Elements<'_>, limits: &Limits) -> Option<Self> {
-        let mut draft = Draft(SCRATCH.take());
-        draft.0.clear();
-        Recorder { bytes: &mut draft.0, limits }.put_all(parts)?;
+        let mut draft = Draft { bytes: SCRATCH.take(), objects: Vec::new() };
+        draft.bytes.clear();
+        Recorder { bytes: &mut draft.bytes, objects: &mut draft.objects, limits }.put_all(parts)?;
         Some(draft)
     }
 
     pub fn play(&self) -> Player<'_> {
-        Player { rest: &self.0 }
+        Player { rest: &self.bytes, objects: &self.objects }
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        SCRATCH.set(std::mem::take(&mut self.0));
+        SCRATCH.set(std::mem::take(&mut self.bytes));
     }
 }
 
 struct Recorder<'a> {
     bytes: &'a mut Vec<u8>,
+    objects: &'a mut Objects,
     limits: &'a Limits,
 }
 
@@ -192,6 +202,11 @@ impl Recorder<'_> {
                 Err(_) => self.refuse(NOT_BINARY),
             };
         }
+        if let Some(object) = name.filter(|name| atoms::py_object() == *name).and_then(|_| terms::object(map))
+        {
+            self.objects.push(object);
+            return self.count(OBJECT, self.objects.len() - 1);
+        }
         self.count(if name.is_some() { STRUCT } else { MAP }, map.map_size().ok()?)?;
         let shown = name.and_then(atoms::shown);
         for (key, value) in Entries::of(map)? {
@@ -243,6 +258,7 @@ const COUNT: usize = size_of::<u32>();
 /// Reads what was recorded.
 pub struct Player<'a> {
     rest: &'a [u8],
+    objects: &'a [ResourceArc<ObjectResource>],
 }
 
 impl<'a> Player<'a> {
@@ -290,6 +306,7 @@ impl Read for Player<'_> {
             REFERENCE => Token::Opaque(Opaque::Reference, self.text().to_vec()),
             PORT => Token::Opaque(Opaque::Port, self.text().to_vec()),
             FUNCTION => Token::Opaque(Opaque::Function, self.text().to_vec()),
+            OBJECT => self.objects[self.count()].token(),
             REFUSED => Token::Refused(REFUSALS[self.count()]),
             tag => unreachable!("nobody records {tag}"),
         }

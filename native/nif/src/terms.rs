@@ -5,12 +5,13 @@ use std::sync::Arc;
 use py_core::convert::refused::{BITSTRING, IMPROPER, NOT_BINARY};
 use py_core::convert::{Opaque, Read, SHARED_FROM, Token, View, Write};
 use py_core::{Frozen, Interpreter};
+use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use pyo3::{Py, Python};
 use rustler::{Atom, Binary, ResourceArc, Term, TermType};
 
 use crate::atoms;
 use crate::ffi::{self, Builder, Built, Elements, Entries, Lent};
+use crate::object::ObjectResource;
 use crate::shared::SharedBytes;
 
 /// Reads terms, depth first.
@@ -128,6 +129,9 @@ impl<'a> TermReader<'a> {
         if name.is_some_and(|name| atoms::py_buffer() == name) {
             return term.map_get(atoms::data()).map_or(Token::Refused(NOT_BINARY), view);
         }
+        if let Some(object) = name.filter(|name| atoms::py_object() == *name).and_then(|_| object(term)) {
+            return object.token();
+        }
         let shown = name.and_then(atoms::shown);
         self.open.push(Open::Map(Fields { rest: entries(term), value: None, shown, is_shown: false }));
         if name.is_some() { Token::Struct(len) } else { Token::Map(len) }
@@ -158,6 +162,11 @@ fn view(term: Term<'_>) -> Token<'_> {
         Ok(_) => Lent::new(term).map_or(Token::Refused(NOT_BINARY), |lent| Token::Memory(Arc::new(lent))),
         Err(_) => Token::Refused(NOT_BINARY),
     }
+}
+
+/// What the reference of a `%Py.Object{}` holds, if it holds an object of this node.
+pub fn object(term: Term<'_>) -> Option<ResourceArc<ObjectResource>> {
+    term.map_get(atoms::handle()).and_then(|handle| handle.decode()).ok()
 }
 
 impl Read for TermReader<'_> {
@@ -268,6 +277,8 @@ fn parts_left(term: Term<'_>, left: usize, depth: usize) -> Option<usize> {
 pub struct TermWriter<'a> {
     pub builder: &'a mut Builder,
     pub interpreter: &'static Interpreter,
+    /// Whose objects are written.
+    pub pool: Option<Atom>,
 }
 
 impl TermWriter<'_> {
@@ -359,6 +370,11 @@ impl Write for TermWriter<'_> {
 
     fn function(&mut self, etf: &[u8]) -> bool {
         self.builder.push_etf(etf)
+    }
+
+    fn handle(&mut self, object: &Bound<'_, PyAny>, _number: Option<u64>) {
+        let kept = ObjectResource::new(object, self.interpreter, self.pool);
+        self.builder.push(ResourceArc::new(kept));
     }
 
     fn list(&mut self, len: usize) {

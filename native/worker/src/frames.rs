@@ -43,7 +43,8 @@ pub mod outgoing {
     pub const GIVEN_BACK: u8 = 3;
     /// Id of a request that is a coroutine, and keeps no thread busy any more.
     pub const AWAITS: u8 = 4;
-    /// A message of Python code's: 0 for a pid or 1 for a name, its length in two bytes, it, the message.
+    /// A message of Python code's: 0 for a pid or 1 for a name, and 2 more where there are references to
+    /// objects in it; its length in two bytes, it, the message.
     pub const SEND: u8 = 5;
     /// 1 where all threads are at calls that take long, 0 where one is free again.
     pub const CROWDED: u8 = 6;
@@ -62,10 +63,13 @@ pub mod outgoing {
 
     /// As that, but large binaries are behind the answer, in which an improper list of two numbers says of each
     /// where and how long: number of the segment, length of the answer, where they begin.
-    pub const MAPPED_REPLY: u8 = 14;
+    pub const MAPPED_REPLY: u8 = 15;
 
     /// Number of a question that nobody waits for any more.
     pub const FORGET: u8 = 13;
+
+    /// As an answer, with references to objects in it.
+    pub const REFERRING_REPLY: u8 = 14;
 
     // On the control socket:
 

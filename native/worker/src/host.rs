@@ -10,6 +10,10 @@ use crate::frames::outgoing;
 use crate::inbox::Inbox;
 use crate::outbox::Frame;
 
+/// Where in a frame it is said to whom it goes, and that there are references in it.
+const SEND_KIND: usize = 5;
+const REFERRING: u8 = 2;
+
 pub struct Worker(pub &'static Inbox);
 
 impl Host for Worker {
@@ -37,8 +41,13 @@ impl Host for Worker {
         };
         let head = Frame::new(outgoing::SEND).u8(kind).bytes(&len.to_be_bytes()).bytes(to).u8(VERSION);
         let mut writer = Writer::new(head.0);
-        from_python(interpreter, message, &mut writer, &|| true)
-            .map_err(|refusal| refusal.into_fault(Kind::Decode, "message"))?;
+        if let Err(refusal) = from_python(interpreter, message, &mut writer, &|| true) {
+            interpreter.drop_objects(message.py(), &writer.objects);
+            return Err(refusal.into_fault(Kind::Decode, "message"));
+        }
+        if !writer.objects.is_empty() {
+            writer.bytes[SEND_KIND] |= REFERRING;
+        }
         self.0.out.put(&Frame(writer.bytes));
         Ok(true)
     }

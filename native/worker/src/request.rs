@@ -143,12 +143,19 @@ impl Answer {
         writer.atom(tag);
         match from_python(interpreter, value, &mut writer, goes_on) {
             Ok(()) => self.finish(value.py(), writer),
-            Err(refusal) => self.fault(&refusal.into_fault(Kind::Decode, "result")),
+            Err(refusal) => {
+                interpreter.drop_objects(value.py(), &writer.objects);
+                self.fault(&refusal.into_fault(Kind::Decode, "result"))
+            }
         }
     }
 
     /// What is large goes into a segment, if there is memory for one.
-    fn finish(&self, py: Python<'_>, writer: Writer) -> Frame {
+    fn finish(&self, py: Python<'_>, mut writer: Writer) -> Frame {
+        if !writer.objects.is_empty() {
+            writer.bytes[HEAD_KIND] = outgoing::REFERRING_REPLY;
+            return Frame(writer.whole(py));
+        }
         let shared = if writer.len() < SHARED_FROM {
             None
         } else if writer.is_mostly_large() || self.is_mapped && writer.has_large() {
@@ -236,6 +243,9 @@ fn end_child(outcome: &Outcome<'_, '_>) {
 
 /// Bytes of a frame before its term: length, kind, id, time.
 const HEAD: usize = 4 + 1 + 8 + 8;
+
+/// Where in it the kind is.
+const HEAD_KIND: usize = 4;
 
 /// A request of a process.
 pub struct Request {
@@ -340,9 +350,10 @@ impl Wire for Start {
         0
     }
 
-    fn read<'py>(&self, py: Python<'py>, _: &Interpreter) -> Result<py_core::Request<'py>, Fault> {
+    fn read<'py>(&self, py: Python<'py>, interpreter: &Interpreter) -> Result<py_core::Request<'py>, Fault> {
         self.answer.begin();
         let mut parts = self.body.parts();
+        interpreter.settle(&convert::value(py, interpreter, &mut parts)?)?;
         let init = text(&mut parts);
         let file = text(&mut parts);
         let line = match parts.next() {

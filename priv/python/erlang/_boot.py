@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import os
+from time import monotonic
 
 import _erlang
 from erlang import _imports, _output, _types
@@ -44,12 +45,31 @@ def start(config: Config) -> None:
 
 def _interrupt(_signal: int, frame: FrameType | None) -> None:
     # The native side sends the signal again until the call has ended.
-    if not _erlang.interrupted():
+    call = _erlang.interrupted()
+    if call is None:
         return
     if _listener is not None:
         _listener()
-    elif not _imports.is_under_way(frame):
+    elif not _imports.is_under_way(frame) and _is_due(call):
         raise Cancelled
+
+
+# Seconds that a call has to clean up, once it is interrupted.
+_CLEAN_UP = 0.25
+
+
+def _is_due(call: int) -> bool:
+    """Whether the call is to be interrupted now: not in the `finally` that it was sent to just before."""
+    global _interrupted
+    now = monotonic()
+    last, when = _interrupted
+    if last == call and now < when + _CLEAN_UP:
+        return False
+    _interrupted = call, now
+    return True
+
+
+_interrupted: tuple[int | None, float] = (None, 0.0)
 
 
 _main: int | None = None

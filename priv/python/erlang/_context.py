@@ -10,7 +10,7 @@ import types
 from contextvars import Context, copy_context
 
 import _erlang
-from erlang import _progress, _request, _sessions, _trace
+from erlang import _objects, _progress, _request, _sessions, _trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ ENTERS: dict[str, Callable[[Any], object]] = {
 }
 """By key of the map: what is called with its value, in the new context."""
 
+# Says that the result is to cross as a reference.
+_RETURN = "return"
+
 
 def within(
     values: Mapping[str, object], function: Callable[..., object]
@@ -32,6 +35,8 @@ def within(
     """The function, as one that runs in a context with these values."""
     from functools import partial
 
+    if _RETURN in values:
+        function = partial(_refer, function)
     context = _entered(values)
     session = context.run(_sessions.current) if "session" in values else None
     if session is not None and session.thread is not None:
@@ -63,7 +68,14 @@ def _entered(values: Mapping[str, object]) -> Context:
 
 def _enter(values: Mapping[str, object]) -> None:
     for key, value in values.items():
-        ENTERS[key](value)
+        if key != _RETURN:
+            ENTERS[key](value)
+
+
+def _refer(function: Callable[..., object], /, *args: Any, **kwargs: Any) -> object:
+    value = function(*args, **kwargs)
+    # What is awaited comes to its own end.
+    return value if type(value) is types.CoroutineType else _objects.Reference(value)
 
 
 async def _await(
@@ -74,7 +86,8 @@ async def _await(
         await _beginning()
         # In the context of the task.
         _enter(values)
-        return await coroutine
+        value = await coroutine
+        return _objects.Reference(value) if _RETURN in values else value
     finally:
         coroutine.close()
 

@@ -10,6 +10,7 @@ import sys
 
 import _erlang
 from erlang._exceptions import DecodeError
+from erlang._objects import Reference
 from erlang._terms import Atom, Struct
 from erlang._text import message_of, type_name
 
@@ -34,10 +35,13 @@ def configure(*, with_decimal: bool) -> None:
 
 
 def describe(value: object) -> object:
-    """Something that the native side converts by itself and that stands for `value`."""
+    """Something that the native side converts by itself and that stands for `value`.
+
+    What has no Elixir value is a reference.
+    """
     build = _builder(type(value))
     if build is None:
-        raise _no_value(value)
+        return Reference(value)
     try:
         return build(value)
     except DecodeError:
@@ -62,20 +66,14 @@ def _is_genuine(cls: type, module: str, name: str) -> bool:
     return getattr(sys.modules.get(module), name, None) is cls
 
 
-def _no_value(value: object) -> DecodeError:
-    module, name = type_name(type(value))
-    return DecodeError(
-        f"a value of type {module}.{name} has no Elixir value: convert it in Python; "
-        "live references (return: :object) are not there yet"
-    )
-
-
 def _range(value: range) -> Struct:
     last = value.stop - (1 if value.step > 0 else -1)
     return Struct("Elixir.Range", {"first": value.start, "last": last, "step": value.step})
 
 
-def _date(value: datetime.date) -> Struct:
+def _date(value: datetime.date) -> Struct | Reference:
+    if type(value.year) is not int:  # pandas.NaT is a datetime without a date
+        return Reference(value)
     return Struct("Elixir.Date", _date_fields(value))
 
 
@@ -85,7 +83,9 @@ def _time(value: datetime.time) -> Struct:
     return Struct("Elixir.Time", {"calendar": _ISO, **_time_fields(value)})
 
 
-def _datetime(value: datetime.datetime) -> Struct:
+def _datetime(value: datetime.datetime) -> Struct | Reference:
+    if type(value.year) is not int:
+        return Reference(value)
     if getattr(value, "nanosecond", 0):  # pandas.Timestamp
         raise DecodeError("a timestamp with nanoseconds has no Elixir value: round it")
     fields = {**_date_fields(value), **_time_fields(value)}
@@ -96,8 +96,6 @@ def _datetime(value: datetime.datetime) -> Struct:
 
 
 def _date_fields(value: datetime.date) -> dict[str, object]:
-    if type(value.year) is not int:  # pandas.NaT is a datetime without a date
-        raise _no_value(value)
     return {"calendar": _ISO, "year": value.year, "month": value.month, "day": value.day}
 
 
@@ -148,12 +146,9 @@ def _seconds(offset: datetime.timedelta | None) -> int:
     return offset.days * 86_400 + offset.seconds
 
 
-def _decimal(value: decimal.Decimal) -> Struct:
+def _decimal(value: decimal.Decimal) -> Struct | Reference:
     if not _with_decimal:
-        raise DecodeError(
-            "a decimal.Decimal has no Elixir value without the library Decimal: add {:decimal, "
-            '"~> 2.0"} to the dependencies in mix.exs, or convert it to str or float in Python'
-        )
+        return Reference(value)
     import decimal
 
     sign, digits, exponent = value.as_tuple()
@@ -170,7 +165,7 @@ def _numpy_scalar(value: Any) -> object:
     # Of dates item() gives the integer of a unit that nobody sees, of records a tuple.
     plain = value.item() if value.dtype.kind in "biuf" else None
     if type(plain) not in (bool, int, float):
-        raise _no_value(value)
+        return Reference(value)
     return plain
 
 
@@ -183,6 +178,10 @@ def _arrow_buffer(value: Any) -> memoryview:
             return view
         whole = whole.parent
     return _erlang.freeze(view)
+
+
+def _same(value: Reference) -> Reference:
+    return value
 
 
 def _channel(value: Channel) -> Struct:
@@ -200,6 +199,7 @@ _BUILDERS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("datetime", "time"): _time,
     ("decimal", "Decimal"): _decimal,
     ("erlang", "Channel"): _channel,
+    ("erlang._objects", "Reference"): _same,
     ("numpy", "generic"): _numpy_scalar,
     ("pyarrow.lib", "Buffer"): _arrow_buffer,
     ("uuid", "UUID"): str,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from erlang._exceptions import EncodeError
+from erlang._exceptions import EncodeError, NotHereError
+from erlang._objects import find
 from erlang._terms import Atom
 
 TYPE_CHECKING = False
@@ -29,6 +30,8 @@ def from_struct(name: str, fields: dict[str, object]) -> object:
         )
     try:
         return build(fields)
+    except NotHereError:
+        raise
     except KeyError as error:
         raise EncodeError(f"{_shown(name)} lacks the field {error.args[0]}") from None
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -195,6 +198,7 @@ _BUILDERS: dict[str, Callable[[Fields], object]] = {
     "Elixir.Py.Array": _array,
     "Elixir.Py.Channel": _channel,
     "Elixir.Py.Iterator": _iterator,
+    "Elixir.Py.Object": find,
     "Elixir.Range": _range,
     "Elixir.Time": _time,
 }

@@ -46,6 +46,16 @@ class EncodeError(ValueError):
     __module__ = "erlang"
 
 
+class NotHereError(EncodeError):
+    """A reference is to an object that is not where it is used; `elsewhere` if another worker has it."""
+
+    __module__ = "erlang"
+
+    def __init__(self, message: str, *, elsewhere: bool = False) -> None:
+        super().__init__(message)
+        self.kind = "elsewhere" if elsewhere else "not_available"
+
+
 class DecodeError(ValueError):
     """A Python value has no Elixir value."""
 

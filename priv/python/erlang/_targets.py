@@ -12,15 +12,24 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def resolve(target: str, name: str) -> Any:
-    """`target.name`, which may be dotted; `__main__` is the session, and the base of its pool."""
+def resolve(target: object, name: str) -> Any:
+    """`target.name`, which may be dotted; `__main__` is the session, and the base of its pool.
+
+    The target is the name of a module, or any other object itself.
+    """
     if not name:
         raise TypeError("the name of a function or attribute is empty")
     first, *others = name.split(".")
-    found: Any = _named(first) if target == "__main__" else getattr(_module(target), first)
+    found: Any = _first(target, first)
     for part in others:
         found = getattr(found, part)
     return found
+
+
+def _first(target: object, name: str) -> object:
+    if not isinstance(target, str):
+        return getattr(target, name)
+    return _named(name) if target == "__main__" else getattr(_module(target), name)
 
 
 def _named(name: str) -> object:

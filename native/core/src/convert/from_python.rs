@@ -138,7 +138,27 @@ impl<'py, W: Write> Encoder<'_, 'py, W> {
             ))
         })?;
         check_depth(depth)?;
-        self.value(&plain, depth + 1)
+        match self.interpreter.referred(&plain) {
+            Some(object) => self.object(&object, depth),
+            None => self.value(&plain, depth + 1),
+        }
+    }
+
+    /// A reference: its fields, and what holds the object.
+    fn object(&mut self, object: &Bound<'py, PyAny>, depth: usize) -> Written {
+        let fields = self.interpreter.refer(object).map_err(|error| Refusal::new(error.to_string()))?;
+        let number = fields.get_item("number").ok().flatten().and_then(|number| number.extract().ok());
+        self.writer.map(fields.len() + 2);
+        self.known_key("__struct__");
+        self.known_atom("Elixir.Py.Object");
+        self.known_key("handle");
+        self.writer.handle(object, number);
+        let mut entries = ffi::DictEntries::new(&fields);
+        while let Some((key, value)) = entries.next() {
+            self.known_key(&key.str().map_or_else(|_| String::new(), |key| key.to_string()));
+            self.value(&value, depth + 1)?;
+        }
+        self.end_map(fields.len() + 2)
     }
 
     fn text(&mut self, text: &Bound<'_, PyString>) -> Written {

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use pyo3::types::PyBytes;
-use pyo3::{Py, PyAny, PyResult};
+use pyo3::{Bound, Py, PyAny, PyResult};
 
 pub use from_python::{Number, from_python, is_plain, number};
 #[cfg(not(feature = "limited"))]
@@ -117,6 +117,8 @@ pub trait Write {
 
     /// A pid, reference or port. False where the bytes are none: Python code can make them up.
     fn opaque(&mut self, etf: &[u8]) -> bool;
+    /// What has the object live as long as the other side has it. The number is its own, where it has one.
+    fn handle(&mut self, object: &Bound<'_, PyAny>, number: Option<u64>);
     /// A function, as it came. False where there is no such function any more.
     fn function(&mut self, etf: &[u8]) -> bool;
     fn list(&mut self, len: usize);
@@ -137,11 +139,17 @@ pub trait Write {
 pub struct Refusal {
     message: String,
     path: Vec<String>,
+    /// Where that is not what whoever converts says.
+    kind: Option<Kind>,
 }
 
 impl Refusal {
     pub fn new(message: impl Into<String>) -> Self {
-        Refusal { message: message.into(), path: Vec::new() }
+        Refusal { message: message.into(), path: Vec::new(), kind: None }
+    }
+
+    fn of_kind(self, kind: Kind) -> Self {
+        Refusal { kind: Some(kind), ..self }
     }
 
     fn within(mut self, step: impl FnOnce() -> String) -> Self {
@@ -153,6 +161,10 @@ impl Refusal {
     }
 
     pub fn into_fault(self, kind: Kind, root: &str) -> Fault {
+        let kind = self.kind.unwrap_or(kind);
+        if kind == Kind::Elsewhere {
+            return Fault::new(kind, self.message);
+        }
         let mut message = String::from(root);
         for step in self.path.iter().rev() {
             message.push_str(step);

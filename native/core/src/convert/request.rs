@@ -1,7 +1,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::to_python::Decoder;
+use super::to_python::{Decoder, Target};
 use super::{Read, Refusal, Token};
 use crate::interpreter::Interpreter;
 use crate::request::{Arguments, Call, Request, Source};
@@ -25,7 +25,7 @@ pub enum Verb {
 /// What is asked, for people: `math.sqrt`.
 pub fn subject(verb: Verb, reader: &mut impl Read) -> String {
     match verb {
-        Verb::Call | Verb::GetAttr => format!("{}.{}", name(reader), name(reader)),
+        Verb::Call | Verb::GetAttr => format!("{}.{}", target(reader), name(reader)),
         Verb::Eval => String::from("eval"),
         Verb::Exec => String::from("exec"),
         Verb::Reload => format!("reload {}", name(reader)),
@@ -42,6 +42,45 @@ fn inner(reader: &mut impl Read) -> Option<Verb> {
         "exec" => Some(Verb::Exec),
         "getattr" => Some(Verb::GetAttr),
         _ => None,
+    }
+}
+
+/// A name, or the type of an object.
+fn target(reader: &mut impl Read) -> String {
+    match reader.name() {
+        Token::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        Token::Atom(id) => reader.atom_text(id),
+        Token::Struct(len) => object_type(reader, len),
+        Token::Tuple(3) => {
+            skip(reader);
+            skip(reader);
+            name(reader)
+        }
+        _ => String::from("object"),
+    }
+}
+
+fn object_type(reader: &mut impl Read, len: usize) -> String {
+    let mut found = String::from("object");
+    for _ in 0..len {
+        if name(reader) == "type" {
+            found = name(reader);
+        } else {
+            skip(reader);
+        }
+    }
+    found
+}
+
+fn skip(reader: &mut impl Read) {
+    match reader.next() {
+        Token::List(len) => {
+            (0..len).for_each(|_| skip(reader));
+            reader.end_list();
+        }
+        Token::Tuple(len) => (0..len).for_each(|_| skip(reader)),
+        Token::Map(len) | Token::Struct(len) => (0..2 * len).for_each(|_| skip(reader)),
+        _ => {}
     }
 }
 
@@ -105,7 +144,10 @@ impl<'py, R: Read> Parts<'py, '_, R> {
     }
 
     fn function(&mut self) -> Result<Function<'py>, Fault> {
-        let target = self.0.raw_name().map_err(refused("target"))?;
+        let target = match self.0.target().map_err(refused("target"))? {
+            Target::Named(target) => target,
+            Target::Object(object) => return Ok(Function::Of(object, self.name("name")?)),
+        };
         let name = self.0.raw_name().map_err(refused("name"))?;
         let key = target.atom().zip(name.atom());
         if let Some(found) = key.and_then(|key| self.0.known(key)) {

@@ -24,6 +24,12 @@ pub enum Name<'py> {
     Text(Bound<'py, PyString>),
 }
 
+/// Of what a function or attribute is.
+pub enum Target<'py> {
+    Named(Name<'py>),
+    Object(Bound<'py, PyAny>),
+}
+
 impl Name<'_> {
     pub fn atom(&self) -> Option<u64> {
         match self {
@@ -156,6 +162,33 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
         }
     }
 
+    /// An object by its reference, or a name.
+    pub fn target(&mut self) -> Result<Target<'py>, Refusal> {
+        let object = match self.reader.name() {
+            Token::Text(bytes) => {
+                return text(self.py, bytes).and_then(into_text).map(|text| Target::Named(Name::Text(text)));
+            }
+            Token::Atom(id) => return Ok(Target::Named(Name::Atom(id))),
+            Token::Made(made) => made.map(|made| made.into_bound(self.py)).map_err(from_error),
+            Token::Struct(len) => self.structure(len, 0),
+            Token::Tuple(3) => self.numbered(),
+            _ => Err(Refusal::new("expected an atom, a string or a %Py.Object{}")),
+        };
+        object.map(Target::Object)
+    }
+
+    /// An object of this worker process: the numbers of both, and the name of its type.
+    fn numbered(&mut self) -> Converted<'py> {
+        let mut number = || match self.reader.next() {
+            Token::Int(number) => number,
+            _ => 0,
+        };
+        let (worker, number) = (number(), number());
+        self.reader.next();
+        let object = self.interpreter.object_numbered(self.py, worker, number);
+        object.map_err(|error| refusal(self.py, self.interpreter, error))
+    }
+
     pub fn spell(&self, name: Name<'py>) -> Result<Bound<'py, PyString>, Refusal> {
         match name {
             Name::Text(text) => Ok(text),
@@ -271,7 +304,9 @@ impl<'py, 'a, R: Read> Decoder<'py, 'a, R> {
         }
         let name = fields.get_item("__struct__").ok().flatten().expect("a struct has this key");
         fields.del_item("__struct__").map_err(from_error)?;
-        self.interpreter.build_struct(py, &name, &fields).map_err(from_error)
+        self.interpreter
+            .build_struct(py, &name, &fields)
+            .map_err(|error| refusal(py, self.interpreter, error))
     }
 }
 
@@ -286,6 +321,16 @@ fn text<'py>(py: Python<'py>, bytes: &[u8]) -> Converted<'py> {
 
 fn into_text<'py>(value: Bound<'py, PyAny>) -> Result<Bound<'py, PyString>, Refusal> {
     value.cast_into::<PyString>().map_err(|error| Refusal::new(error.to_string()))
+}
+
+/// As `from_error`, for what may be a reference.
+fn refusal(py: Python<'_>, interpreter: &Interpreter, error: PyErr) -> Refusal {
+    let kind = interpreter.why_not_here(py, &error);
+    let refusal = from_error(error);
+    match kind {
+        Some(kind) => refusal.of_kind(kind),
+        None => refusal,
+    }
 }
 
 /// The exception's own words: it was raised while a value was made, by `hash` or a constructor.

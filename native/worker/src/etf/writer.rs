@@ -48,6 +48,8 @@ pub struct Writer {
     last: usize,
     /// The keys of the maps that are being written, as places in `bytes`.
     keys: Vec<(usize, usize)>,
+    /// Objects that are referred to, by their numbers.
+    pub objects: Vec<u64>,
 }
 
 impl Piece {
@@ -278,6 +280,12 @@ impl Write for Writer {
         self.last = self.bytes.len();
         self.bytes.extend_from_slice(term);
         true
+    }
+
+    /// The other side puts something in that tells when it is dropped.
+    fn handle(&mut self, _object: &Bound<'_, PyAny>, number: Option<u64>) {
+        self.objects.extend(number);
+        self.none();
     }
 
     fn list(&mut self, len: usize) {
