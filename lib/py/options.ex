@@ -41,7 +41,7 @@ defmodule Py.Options do
       type: :boolean,
       default: true,
       doc:
-        "with `false`, binaries from 64 KB up in the result of a worker process stay in its shared memory, which it can use again when the last of them, and of their parts, is garbage; in the node there is no copy to save"
+        "with `false`, binaries from 64 KB up in the result of a worker process stay in its shared memory, which it can use again when the last of them, and of their parts, is garbage; of a result that holds a `Py.Object` they are copied; in the node there is no copy to save"
     ],
     progress: [
       type: {:function, 3},

@@ -394,6 +394,26 @@ defmodule Py.Cases.BuffersTest do
     assert eval(pool, "b'e' * 1_000_000", %{}, copy: false) == {:ok, :binary.copy("e", @mega)}
   end
 
+  @tag on: [:process]
+  test "copy: false: what was said of an earlier loan gives back no later one", %{
+    pool: pool,
+    pool_pid: board
+  } do
+    workers = fn -> Py.Switchboard.Roster.workers(:sys.get_state(board).roster) end
+    {:ok, binary} = eval(pool, "b'a' * 1_000_000", %{}, copy: false)
+    [%{port: port, readers: readers}] = workers.()
+    assert [{segment, {:kept, token}}] = Map.to_list(readers)
+
+    for late <- [segment, {segment, make_ref()}, {segment + 1, token}],
+        do: send(board, {:py_returned, port, late})
+
+    for _ <- 1..5, do: {:ok, _} = eval(pool, "b'b' * 1_000_000", %{}, copy: false)
+    assert binary == :binary.copy("a", @mega)
+    send(board, {:py_returned, port, {segment, token}})
+    [%{readers: readers}] = workers.()
+    refute is_map_key(readers, segment)
+  end
+
   @tag on: [:thread]
   test "copy: false changes nothing in the node", %{pool: pool} do
     assert eval(pool, "bytes(70_000)", %{}, copy: false) == {:ok, :binary.copy(<<0>>, 70_000)}
