@@ -145,9 +145,15 @@ defmodule Py.Array do
   defp native(data, {kind, bits, order}) do
     size = if kind == :c, do: div(bits, 2), else: bits
 
-    if order == System.endianness(),
-      do: data,
-      else: for(<<item::little-size(size) <- data>>, into: "", do: <<item::big-size(size)>>)
+    if order == System.endianness(), do: data, else: turned(data, size)
+  end
+
+  defp turned(data, 8), do: data
+
+  for size <- [16, 32, 64, 128] do
+    defp turned(data, unquote(size)) do
+      for <<item::little-unquote(size) <- data>>, into: "", do: <<item::big-unquote(size)>>
+    end
   end
 
   @doc """
