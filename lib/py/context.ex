@@ -15,7 +15,7 @@ defmodule Py.Context do
   @doc "The request as the calling process makes it with these options."
   @spec wrap(tuple, map) :: tuple
   def wrap(request, %{return: :object} = options),
-    do: request |> wrap(%{options | return: :value, inline: false}) |> refer()
+    do: request |> wrap(Map.replace(%{options | return: :value}, :inline, false)) |> refer()
 
   def wrap(request, %{inline: true, progress: nil, traceparent: nil}), do: request
   def wrap(_request, %{inline: true} = options), do: raise(ArgumentError, not_inline(options))

@@ -53,7 +53,7 @@ defmodule Py.Lane do
   end
 
   defp ask(pool, worker, ref, verb, deadline, body) do
-    case Base.lanes_ask(pool.board.lanes, pool.pid, worker, ref, verb, deadline, body) do
+    case Base.lanes_ask(pool.board.lanes, {pool.pid, worker}, ref, verb, deadline, body) do
       <<1, _id::64, run::64, result::binary>> -> {:answer, :reply, run, result}
       <<2, _id::64, run::64, fault::binary>> -> {:answer, :fault, run, fault}
       left_or_busy -> left_or_busy

@@ -145,6 +145,7 @@ defmodule Py.Cases.ObjectsTest do
       assert thing |> Py.async_call(:double) |> Py.await() == {:ok, 8}
       assert {:ok, %Object{}} = thing |> Py.async_call(:double, [], return: :object) |> Py.await()
       assert Py.gather([{thing, :double, []}, {thing, :double, [3]}]) == [{:ok, 8}, {:ok, 12}]
+      assert [{:ok, %Object{}}] = Py.gather([{:math, :sqrt, [4]}], on: pool, return: :object)
       Py.cast(thing, :__setattr__, ["value", 5])
       eventually(fn -> Py.getattr!(thing, :value) == 5 end)
       assert thing |> Py.stream(:__dir__) |> Enum.member?("double")

@@ -169,7 +169,7 @@ defmodule Py.FuzzTest do
 
   ## Objects out of Python
 
-  test "object graphs out of Python are values or :decode errors", %{pool: pool} do
+  test "object graphs out of Python are values, objects in them, or :decode errors", %{pool: pool} do
     # What numpy is to the generator, it imports once.
     assert {:ok, _} = eval(pool, "len(makers())")
 
@@ -188,7 +188,7 @@ defmodule Py.FuzzTest do
     assert {number, one} == {number, three}
   end
 
-  defp object({:ok, value}), do: {:ok, value}
+  defp object({:ok, value}), do: {:ok, told(value)}
 
   # The words may hold an address.
   defp object({:error, %Py.Error{kind: :decode, message: message}}) do
@@ -197,6 +197,13 @@ defmodule Py.FuzzTest do
   end
 
   defp object(other), do: flunk("neither a value nor a :decode error: #{inspect(other)}")
+
+  # Each graph has objects of its own.
+  defp told(%Py.Object{type: type}), do: {:object, type}
+  defp told([head | tail]), do: [told(head) | told(tail)]
+  defp told(tuple) when is_tuple(tuple), do: tuple |> Tuple.to_list() |> told()
+  defp told(map) when is_map(map), do: map |> :maps.to_list() |> Enum.map(&told/1) |> Enum.sort()
+  defp told(value), do: value
 
   ## Names and code
 

@@ -127,8 +127,7 @@ fn lane_calls(page: ResourceArc<SegmentResource>) -> NifResult<u64> {
 fn lanes_ask<'a>(
     env: Env<'a>,
     lanes: ResourceArc<LanesResource>,
-    board: LocalPid,
-    worker: Option<u64>,
+    (board, worker): (LocalPid, Option<u64>),
     reference: Term<'a>,
     verb: u8,
     deadline: u64,

@@ -59,7 +59,7 @@ _CLEAN_UP = 0.25
 
 
 def _is_due(call: int) -> bool:
-    """Whether the call is to be interrupted now: not in the `finally` that it was sent to just before."""
+    """Whether to interrupt the call now: it may still be in the `finally` that it was sent to."""
     global _interrupted
     now = monotonic()
     last, when = _interrupted

@@ -47,7 +47,7 @@ class EncodeError(ValueError):
 
 
 class NotHereError(EncodeError):
-    """A reference is to an object that is not where it is used; `elsewhere` if another worker has it."""
+    """An object is not where a reference to it is used; `elsewhere` if another worker has it."""
 
     __module__ = "erlang"
 
