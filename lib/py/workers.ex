@@ -84,13 +84,6 @@ defmodule Py.Workers do
     {Frame.mapped(verb), iovec}
   end
 
-  defp encode(%{copy?: true}, leader, request), do: Frame.encode(leader, request)
-
-  defp encode(%{copy?: false}, leader, request) do
-    {verb, iovec} = Frame.encode(leader, request)
-    {Frame.mapped(verb), iovec}
-  end
-
   # The worker of that number has an object that is an argument. Nothing of the request has run.
   defp ask_at(number, pool, ref, request, verb, iovec, deadline) do
     answer =
