@@ -268,14 +268,19 @@ defmodule Py.Cases.ObjectsTest do
 
     test "a hundred thousand dropped at once", %{pool: pool} do
       before = alive(pool)
+      me = self()
 
-      spawn(fn ->
-        code = "import py_things\n[py_things.Thing() for _ in range(100_000)]"
-        {:ok, things} = eval(pool, code, %{}, timeout: :infinity)
-        100_000 = length(things)
-      end)
+      holder =
+        spawn(fn ->
+          code = "import py_things\n[py_things.Thing() for _ in range(100_000)]"
+          {:ok, things} = eval(pool, code, %{}, timeout: :infinity)
+          send(me, :made)
+          receive(do: (:release -> length(things)))
+        end)
 
-      eventually(fn -> alive(pool) > before end)
+      assert_receive :made, 60_000
+      assert alive(pool) == before + 100_000
+      send(holder, :release)
       eventually(fn -> alive(pool) == before end)
     end
 

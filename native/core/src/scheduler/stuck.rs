@@ -3,7 +3,7 @@
 //! wait for a thread that does not come.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Scheduler, State};
 use crate::pool::Stage;
@@ -15,6 +15,9 @@ const MAX_RETIRED: usize = 16;
 /// The threads of a pool that is stopped are retired whatever their number, since a pool that stops can
 /// keep none. With so many, no thread is started any more, in the whole interpreter.
 const MAX_LEFT_BEHIND: usize = 256;
+
+/// A large answer is on its way for a while after it is settled, and what it was made of takes its time to go.
+const FINISHING: Duration = Duration::from_secs(30);
 
 impl State {
     pub(super) fn is_worn_out(&self) -> bool {
@@ -37,7 +40,9 @@ impl Scheduler {
     pub(crate) fn is_stuck(&self, now: Instant) -> bool {
         let state = self.lock();
         let stuck = |ticket: &Arc<Ticket>| {
-            ticket.is_settled() && ticket.settled_for(now) >= state.pools[ticket.pool()].limits.grace
+            let grace = state.pools[ticket.pool()].limits.grace;
+            let limit = if ticket.is_answered() { grace.max(FINISHING) } else { grace };
+            ticket.is_settled() && ticket.settled_for(now) >= limit
         };
         state.doing().any(|doing| doing.current.as_ref().is_some_and(stuck))
     }
