@@ -14,10 +14,10 @@ defmodule Py.Object do
   An object is the target of `Py.call/4`, `Py.getattr/3`, `Py.async_call/4` and the others, and an argument anywhere, in
   lists and maps too: Python gets the object itself. Calls on it go to the pool that it came from, unless they say `on:`.
 
-      iex> path = Py.call!(:collections, :deque, [[1, 2, 3]])
-      iex> Py.call!(:builtins, :sum, [path])
+      iex> queue = Py.call!(:collections, :deque, [[1, 2, 3]])
+      iex> Py.call!(:builtins, :sum, [queue])
       6
-      iex> Enum.map(path, & &1 * 2)
+      iex> Enum.map(queue, & &1 * 2)
       [2, 4, 6]
 
   ## Where it is, and how long
@@ -29,8 +29,8 @@ defmodule Py.Object do
   each call that has it is made; if that ends, so does the object, and calls are errors of kind `:not_available`, as they are
   in another pool or on another node. `copy/2` moves one, by `pickle`. A call can have objects of one worker only.
 
-  While a call runs that was not waited for (`Py.async_call/4`, `Py.cast/4`) in a pool of processes, its objects must be
-  referred to until it has begun.
+  What a call has as arguments lives until it has begun; in a pool of processes, of a `Py.async_call/4`, for as long as its
+  future is referred to.
 
   ## In Elixir
 
@@ -245,32 +245,40 @@ defmodule Py.Object do
   @doc false
   @spec pool(t) :: atom
   # One of the node that came with no answer of a pool's is at home in each pool of the node.
-  def pool(%__MODULE__{pool: nil, handle: handle}), do: Native.object_pool(handle) || Py
+  def pool(%__MODULE__{pool: nil, handle: handle}) do
+    Native.object_pool(handle) || Py
+  rescue
+    # Python is not in this node: the object is of another one, and the call says so.
+    ErlangError -> Py
+  end
+
   def pool(%__MODULE__{pool: pool}), do: pool
 
   @doc false
-  # What a worker process sent, with what tells when it is not referred to any more.
+  # What a worker process sent, with what tells when it is not referred to any more. Python code may have made it up.
   @spec adopt(term) :: term
-  def adopt(%__MODULE__{handle: nil, place: {board, worker}} = object) do
-    handle =
-      Base.handle_new(
-        Process.whereis(__MODULE__.Keeper),
-        object.pool,
-        board,
-        worker,
-        object.number
-      )
+  def adopt(term), do: adopt(term, Process.whereis(__MODULE__.Keeper))
 
-    %{object | handle: handle}
-  end
+  # With nobody there to be told, the objects live as long as their worker.
+  defp adopt(term, nil), do: term
 
-  def adopt([head | tail]), do: [adopt(head) | adopt(tail)]
+  defp adopt(
+         %__MODULE__{handle: nil, pool: pool, place: {board, worker}, number: number} = object,
+         keeper
+       )
+       when is_atom(pool) and is_pid(board) and node(board) == node() and
+              is_integer(worker) and worker >= 0 and is_integer(number) and number > 0,
+       do: %{object | handle: Base.handle_new(keeper, pool, board, worker, number)}
 
-  def adopt(tuple) when is_tuple(tuple),
-    do: tuple |> Tuple.to_list() |> adopt() |> List.to_tuple()
+  defp adopt([head | tail], keeper), do: [adopt(head, keeper) | adopt(tail, keeper)]
 
-  def adopt(map) when is_map(map), do: Map.new(:maps.to_list(map), &adopt/1)
-  def adopt(other), do: other
+  defp adopt(tuple, keeper) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> adopt(keeper) |> List.to_tuple()
+
+  defp adopt(map, keeper) when is_map(map),
+    do: Map.new(:maps.to_list(map), &adopt(&1, keeper))
+
+  defp adopt(other, _keeper), do: other
 
   @doc false
   # The worker that has the target of a request is to get it, which takes less to find it there.

@@ -220,18 +220,24 @@ defmodule Py.Cases.ObjectsTest do
   end
 
   describe "how long it lives" do
-    test "as long as somebody refers to it", %{pool: pool} do
-      before = alive(pool)
+    # A process that has what the function makes, until it is told to end.
+    defp holder(make) do
       me = self()
 
       holder =
         spawn(fn ->
-          things = for n <- 1..10, do: thing(pool, n)
-          send(me, :made)
-          receive(do: (:release -> length(things)))
+          made = make.()
+          send(me, {:made, self()})
+          receive(do: (:release -> length(made)))
         end)
 
-      assert_receive :made, 20_000
+      assert_receive {:made, ^holder}, 60_000
+      holder
+    end
+
+    test "as long as somebody refers to it", %{pool: pool} do
+      before = alive(pool)
+      holder = holder(fn -> for n <- 1..10, do: thing(pool, n) end)
       assert alive(pool) == before + 10
       send(holder, :release)
       eventually(fn -> alive(pool) == before end)
@@ -268,20 +274,33 @@ defmodule Py.Cases.ObjectsTest do
 
     test "a hundred thousand dropped at once", %{pool: pool} do
       before = alive(pool)
-      me = self()
-
-      holder =
-        spawn(fn ->
-          code = "import py_things\n[py_things.Thing() for _ in range(100_000)]"
-          {:ok, things} = eval(pool, code, %{}, timeout: :infinity)
-          send(me, :made)
-          receive(do: (:release -> length(things)))
-        end)
-
-      assert_receive :made, 60_000
+      code = "import py_things\n[py_things.Thing() for _ in range(100_000)]"
+      holder = holder(fn -> Py.eval!(code, %{}, on: pool, timeout: :infinity) end)
       assert alive(pool) == before + 100_000
       send(holder, :release)
       eventually(fn -> alive(pool) == before end)
+    end
+
+    @tag on: [:process]
+    test "whatever Python code sends for an object", %{pool: pool} do
+      code = """
+      from erlang import Atom, _terms
+      fields = {"type": "x", "pool": None, "place": place, "number": number, "handle": None}
+      [object(), _terms.Struct("Elixir.Py.Object", fields)]
+      """
+
+      for {place, number} <- [
+            {1, 1},
+            {{1, 1}, 1},
+            {{self(), -1}, 1},
+            {{self(), 1}, "x"},
+            {nil, nil}
+          ] do
+        variables = %{place: place, number: number}
+        assert {:ok, [%Object{}, %Object{handle: nil}]} = eval(pool, code, variables)
+      end
+
+      assert eval(pool, "1") == {:ok, 1}
     end
 
     test "as long as a call that waits for its turn", %{pool: pool} do

@@ -56,8 +56,8 @@ impl LanesResource {
         change(Arc::make_mut(&mut self.entries.write().unwrap_or_else(PoisonError::into_inner)));
     }
 
-    /// A lane claimed for a request of so many bytes, that of one worker or any. Where all are in use for a short call, this waits a
-    /// moment: there are as many schedulers that may be about to leave one.
+    /// A lane claimed for a request of so many bytes, that of one worker or any. Where all are in use for a
+    /// short call, this waits a moment: there are as many schedulers that may be about to leave one.
     fn claim(&self, len: usize, worker: Option<u64>) -> Option<(Arc<Entry>, u64)> {
         let entries = self.entries();
         let is_wanted = |entry: &&Arc<Entry>| worker.is_none_or(|worker| entry.worker == worker);
@@ -120,9 +120,9 @@ fn lane_calls(page: ResourceArc<SegmentResource>) -> NifResult<u64> {
     Ok(Lane::of(page.get()?).map_or(0, |lane| lane.taken_ever()))
 }
 
-/// Asks the worker of that number, or the first one that looks for requests, and waits for its answer: the frame, `busy` where
-/// there is none, or `left` when the answer will come as others do: `board` has been told of the
-/// request then.
+/// Asks the worker of that number, or the first one that looks for requests, and waits for its answer: the
+/// frame, `busy` where there is none, or `left` when the answer will come as others do: `board` has been told
+/// of the request then.
 #[rustler::nif]
 fn lanes_ask<'a>(
     env: Env<'a>,

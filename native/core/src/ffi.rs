@@ -733,8 +733,8 @@ fn native_state(module: &Bound<'_, PyModule>) -> Option<*mut *const Interpreter>
     (!state.is_null()).then_some(state.cast())
 }
 
-/// Runs the body of a native function: no panic leaves it, and an error becomes the exception. Where this is a child that
-/// Python code forked, `in_child` runs instead, which takes no lock.
+/// Runs the body of a native function: no panic leaves it, and an error becomes the exception. Where this is a
+/// child that Python code forked, `in_child` runs instead, which takes no lock.
 fn native<'py>(
     py: Python<'py>,
     module: *mut ffi::PyObject,

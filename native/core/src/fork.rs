@@ -1,5 +1,5 @@
-//! Children that Python code forks. They have none of our threads, and what another thread had locked when they were
-//! forked is locked in them for ever: nothing that takes a lock of ours runs there.
+//! Children that Python code forks. They have none of our threads, and what another thread had locked when
+//! they were forked is locked in them for ever: nothing that takes a lock of ours runs there.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

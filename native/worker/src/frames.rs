@@ -54,6 +54,9 @@ pub mod outgoing {
     pub const STUCK: u8 = 8;
     /// As an answer, but what is answered is in a segment of ours: number and length of it.
     pub const SHARED_REPLY: u8 = 9;
+    /// As that, but large binaries are behind the answer, in which an improper list of two numbers says of each
+    /// where and how long: number of the segment, length of the answer, where they begin.
+    pub const MAPPED_REPLY: u8 = 15;
     /// Number of a segment of the BEAM's, which was read and may be used again.
     pub const RETURNED: u8 = 10;
     /// Number of a segment of ours that there is no more.
@@ -61,13 +64,8 @@ pub mod outgoing {
     /// From a template: it forks workers from now on, or, where something is there, why it does not.
     pub const FORKS: u8 = 12;
 
-    /// As that, but large binaries are behind the answer, in which an improper list of two numbers says of each
-    /// where and how long: number of the segment, length of the answer, where they begin.
-    pub const MAPPED_REPLY: u8 = 15;
-
     /// Number of a question that nobody waits for any more.
     pub const FORGET: u8 = 13;
-
     /// As an answer, with references to objects in it.
     pub const REFERRING_REPLY: u8 = 14;
 
