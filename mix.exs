@@ -37,7 +37,9 @@ defmodule Py.MixProject do
         lib src native/*/src native/*/build.rs native/*/Cargo.toml priv/python
         bench/floor/src bench/floor/Cargo.toml
         Cargo.toml Cargo.lock mix.exs .formatter.exs README.md CHANGELOG.md LICENSE
-      )
+      ),
+      # Each application compiles it for the Python that it has.
+      exclude_patterns: ["__pycache__"]
     ]
   end
 

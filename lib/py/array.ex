@@ -10,7 +10,8 @@ defmodule Py.Array do
       {:ok, {"float32", {2}, 3.5}}
 
   An array of numpy's that comes back is a `Py.Object`, of which `from/2` makes an array; or Python gives one with
-  `erlang.array(value)`. Both take anything with the buffer protocol, `__array_interface__` or DLPack (on the CPU):
+  `erlang.array(value)`. Both take anything with DLPack (on the CPU: tensors of torch and JAX, Arrow's arrays), the buffer
+  protocol, `__array_interface__` or `__array__`:
 
       iex> Py.eval("import numpy as np, erlang; erlang.array(np.arange(3, dtype='u1').reshape(1, 3))")
       {:ok, %Py.Array{dtype: {:u, 8}, shape: {1, 3}, data: <<0, 1, 2>>}}
@@ -25,12 +26,25 @@ defmodule Py.Array do
 
     * `dtype` a type as Nx has it, `{kind, bits}` with `:s`, `:u`, `:f`, `:c` (complex) or `:bool` as kind: `{:f, 32}`,
       `{:s, 64}`, `{:bool, 8}`. The byte order is the machine's; for the other one `:big` or `:little` stands behind:
-      `{:f, 32, :big}`
+      `{:f, 32, :big}`. Of the types `{:bf, 16}`, `{:f, 8}` and `{:f8_e4m3fn, 8}`, see below
     * `shape` a tuple of sizes; `{}` for a single number
     * `data` the binary, from the element with the lowest address on
     * `strides` for each axis how many bytes one element is behind the one before, negative ones for axes that run towards
       lower addresses; `nil` where the last axis varies fastest and nothing is between, as it is as a rule (row-major order)
     * `writable` whether Python gets a copy to write to
+
+  ## Types that numpy lacks
+
+  numpy has no bfloat16 (`{:bf, 16}`) and no numbers of 8 bits with a point (`{:f, 8}`, which is e5m2, and `{:f8_e4m3fn, 8}`). Such an array
+  is an `erlang.Tensor` in Python, of which any library with DLPack makes one of its own, on the same memory:
+  `torch.from_dlpack(x)`, `jax.numpy.from_dlpack(x)`. Libraries that do not ask for DLPack 1.0 need one with `writable: true`. Its `bits` are the numbers as unsigned integers, an array of numpy's.
+
+      iex> ones = Py.Array.new(<<0x3F80::16-native, 0x3F80::16-native>>, {:bf, 16}, {2})
+      iex> Py.eval("import erlang; x.dtype, x.bits.tolist(), erlang.array(x)", %{x: ones})
+      {:ok, {"bfloat16", [16256, 16256], ones}}
+
+  The other way `from/2` and `erlang.array` read them from any library. What is on a GPU stays there: such a tensor is a
+  `Py.Object`, to be handed on to other functions of Python's, and `from/2` says where it is instead of copying it.
 
   ## Nx
 
@@ -44,7 +58,7 @@ defmodule Py.Array do
   @enforce_keys [:dtype, :shape, :data]
   defstruct [:dtype, :shape, :data, strides: nil, writable: false]
 
-  @type kind :: :s | :u | :f | :c | :bool
+  @type kind :: :s | :u | :f | :c | :bool | :bf | :f8_e4m3fn
   @type dtype :: {kind, bits :: pos_integer} | {kind, bits :: pos_integer, :big | :little}
 
   @type t :: %__MODULE__{
@@ -55,7 +69,7 @@ defmodule Py.Array do
           writable: boolean
         }
 
-  @kinds [:s, :u, :f, :c, :bool]
+  @kinds [:s, :u, :f, :c, :bool, :bf, :f8_e4m3fn]
 
   @doc """
   An array on a binary in row-major order; raises ArgumentError where their sizes differ. The one option is `writable:`.
@@ -188,6 +202,7 @@ defmodule Py.Array do
   defp nx_type!(dtype) do
     case {elem(dtype, 0), elem(dtype, 1)} do
       {:bool, 8} -> {:u, 8}
+      type when type in [{:f, 8}, {:bf, 16}, {:f8_e4m3fn, 8}] -> type
       {:f, bits} = type when bits in [16, 32, 64] -> type
       {:c, bits} = type when bits in [64, 128] -> type
       {kind, bits} = type when kind in [:s, :u] and bits in [8, 16, 32, 64] -> type

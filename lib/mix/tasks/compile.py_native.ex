@@ -2,37 +2,36 @@ defmodule Mix.Tasks.Compile.PyNative do
   @shortdoc "Builds Py's native libraries"
 
   @moduledoc """
-  Builds Py's native libraries with cargo, for the Python that is found and those in `PY_VERSIONS`. See `Py.Build`.
+  Builds Py's native libraries with cargo, for the Python that is found and those in `PY_VERSIONS`, and the bytecode of
+  its Python half. See `Py.Build`.
   """
 
   use Mix.Task.Compiler
 
   alias Mix.Task.Compiler.Diagnostic
   alias Py.Build
+  alias Py.Build.Bytecode
 
   @impl true
   def run(_arguments) do
     place = place()
 
     with {:ok, asked} <- Build.asked() do
-      {found, warnings} = found()
-      minors = Enum.uniq(found ++ asked)
-
-      finish(
-        if(Build.skip?(), do: supplied(minors, place), else: update(minors, place)),
-        warnings
-      )
+      {python, warnings} = found()
+      minors = Enum.uniq(for(%{minor: minor} <- python, do: minor) ++ asked)
+      built = if Build.skip?(), do: supplied(minors, place), else: update(minors, place)
+      finish(built, warnings ++ bytecode(python))
     else
       error -> finish(error, [])
     end
   end
 
   @impl true
-  def manifests, do: [manifest()]
+  def manifests, do: [manifest(), bytecode_manifest()]
 
   @impl true
   def clean do
-    File.rm(manifest())
+    Enum.each(manifests(), &File.rm/1)
     unless Build.skip?(), do: File.rm_rf!(place().native)
     :ok
   end
@@ -44,7 +43,7 @@ defmodule Mix.Tasks.Compile.PyNative do
   defp found do
     case Py.Python.find(nil, project_root()) do
       {:ok, python} ->
-        {[python.minor], []}
+        {[python], []}
 
       {:error, message} ->
         {[],
@@ -68,22 +67,35 @@ defmodule Mix.Tasks.Compile.PyNative do
   end
 
   defp update(minors, place) do
-    with {:ok, manifest} <- Build.update(minors, read_manifest(), place) do
-      File.mkdir_p!(Path.dirname(manifest()))
-      File.write!(manifest(), :erlang.term_to_binary(manifest))
+    with {:ok, manifest} <- Build.update(minors, read(manifest()), place) do
+      write(manifest(), manifest)
       # Where priv is copied rather than linked, the copy has to follow.
       Mix.Project.build_structure()
       :ok
     end
   end
 
-  defp read_manifest do
-    with {:ok, binary} <- File.read(manifest()),
+  # Without it all works, and workers start later.
+  defp bytecode(python) do
+    for python <- python,
+        {result, what} <- [Bytecode.update(python, read(bytecode_manifest()), Mix.Project.app_path())],
+        result == :error or write(bytecode_manifest(), what) != :ok,
+        do: what
+  end
+
+  defp read(manifest) do
+    with {:ok, binary} <- File.read(manifest),
          do: :erlang.binary_to_term(binary),
          else: (_none -> nil)
   end
 
+  defp write(manifest, contents) do
+    File.mkdir_p!(Path.dirname(manifest))
+    File.write!(manifest, :erlang.term_to_binary(contents))
+  end
+
   defp manifest, do: Path.join(Mix.Project.manifest_path(), "compile.py_native")
+  defp bytecode_manifest, do: Path.join(Mix.Project.manifest_path(), "compile.py_bytecode")
 
   defp finish({:error, message}, warnings) do
     Mix.shell().error("** (Py) #{message}")

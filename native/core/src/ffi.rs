@@ -213,6 +213,10 @@ impl View {
         unsafe { Bound::from_borrowed_ptr_or_opt(py, self.buffer.obj) }
     }
 
+    pub fn is_read_only(&self) -> bool {
+        self.buffer.readonly != 0
+    }
+
     pub fn as_slice(&self) -> &[u8] {
         if self.buffer.len == 0 {
             return &[];
@@ -683,10 +687,12 @@ pub extern "C" fn native_module_init() -> *mut ffi::PyObject {
         method(c"may_stall", may_stall),
         method(c"interrupt_thread", interrupt_thread),
         method(c"freeze", freeze),
+        method(c"from_dlpack", from_dlpack),
+        method(c"to_dlpack", to_dlpack),
         // SAFETY: an entry of zeroes ends the table.
         unsafe { std::mem::zeroed() },
     ]);
-    struct Methods([ffi::PyMethodDef; 15]);
+    struct Methods([ffi::PyMethodDef; 17]);
     // SAFETY: read only.
     unsafe impl Sync for Methods {}
     // SAFETY: an entry of zeroes ends the table; there is nothing to run when the module is made.
@@ -734,17 +740,17 @@ fn native_state(module: &Bound<'_, PyModule>) -> Option<*mut *const Interpreter>
 }
 
 /// Runs the body of a native function: no panic leaves it, and an error becomes the exception. Where this is a
-/// child that Python code forked, `in_child` runs instead, which takes no lock.
+/// child that Python code forked, `in_child` runs instead of a body that takes a lock.
 fn native<'py>(
     py: Python<'py>,
     module: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
     body: impl FnOnce(&'static Interpreter, &[Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyAny>>,
-    in_child: impl FnOnce(Python<'py>) -> PyResult<Bound<'py, PyAny>>,
+    in_child: Option<fn(Python<'py>) -> PyResult<Bound<'py, PyAny>>>,
 ) -> *mut ffi::PyObject {
     let run = AssertUnwindSafe(|| {
-        if crate::fork::is_child() {
+        if let Some(in_child) = in_child.filter(|_| crate::fork::is_child()) {
             return in_child(py);
         }
         // SAFETY: CPython passes the module and `count` valid arguments.
@@ -772,9 +778,9 @@ fn native<'py>(
 
 macro_rules! native_function {
     ($name:ident, $body:path) => {
-        native_function!($name, $body, in_child: crate::natives::in_child::nothing);
+        native_function!($name, $body, in_child: Some(crate::natives::in_child::nothing));
     };
-    ($name:ident, $body:path, in_child: $in_child:path) => {
+    ($name:ident, $body:path, in_child: $in_child:expr) => {
         unsafe extern "C" fn $name(
             module: *mut ffi::PyObject,
             arguments: *mut *mut ffi::PyObject,
@@ -788,8 +794,8 @@ macro_rules! native_function {
     };
 }
 
-native_function!(send, crate::natives::send, in_child: crate::natives::in_child::no);
-native_function!(ask, crate::natives::ask, in_child: crate::natives::in_child::refused);
+native_function!(send, crate::natives::send, in_child: Some(crate::natives::in_child::no));
+native_function!(ask, crate::natives::ask, in_child: Some(crate::natives::in_child::refused));
 native_function!(asker, crate::natives::asker);
 native_function!(may_ask, crate::natives::may_ask);
 native_function!(runs, crate::natives::runs);
@@ -802,6 +808,8 @@ native_function!(base, crate::natives::base);
 native_function!(may_stall, crate::natives::may_stall);
 native_function!(interrupt_thread, crate::natives::interrupt_thread);
 native_function!(freeze, crate::natives::freeze);
+native_function!(from_dlpack, crate::dlpack::take, in_child: None);
+native_function!(to_dlpack, crate::dlpack::lend, in_child: None);
 
 // ---------------------------------------------------------------------------------------------
 // Tickets that Python keeps for us

@@ -7,6 +7,7 @@ pub mod boot;
 mod by_word;
 pub mod convert;
 mod desk;
+mod dlpack;
 mod errand;
 mod event_loop;
 mod ffi;

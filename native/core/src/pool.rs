@@ -73,6 +73,8 @@ pub(crate) struct PoolState {
     /// Requests that those threads took.
     pub claimed: usize,
     pub awaiting: usize,
+    /// Threads that were given up at its requests, and have not come back.
+    pub retired: usize,
     /// Requests that were settled, whose threads do not come back and cannot be retired either.
     pub stuck: usize,
     pub calls: u64,
@@ -152,6 +154,7 @@ impl Pool {
             running: 0,
             claimed: 0,
             awaiting: 0,
+            retired: 0,
             stuck: 0,
             calls: 0,
         });

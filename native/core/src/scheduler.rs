@@ -178,12 +178,15 @@ impl State {
         let blocked = std::mem::take(&mut doing.blocked);
         self.awake += usize::from(blocked);
         let done = std::mem::take(&mut doing.done);
-        // The place of one that is retired was given away already.
-        if let Some(pool) = doing.pool.take()
-            && !retired
-        {
-            self.pools[pool].running -= 1;
-            self.pools[pool].claimed -= done;
+        if let Some(pool) = doing.pool.take() {
+            let pool = &mut self.pools[pool];
+            if *retired {
+                // Its place was given away already.
+                pool.retired -= 1;
+            } else {
+                pool.running -= 1;
+                pool.claimed -= done;
+            }
         }
         blocked
     }

@@ -13,6 +13,7 @@ except ModuleNotFoundError:
 from erlang._arrays import array
 from erlang._callbacks import acall, call, whereis
 from erlang._channel import Channel
+from erlang._dlpack import Tensor
 from erlang._encoders import register_encoder
 from erlang._exceptions import (
     Cancelled,
@@ -53,6 +54,7 @@ __all__ = [
     "Port",
     "Ref",
     "SessionLostError",
+    "Tensor",
     "acall",
     "aprogress",
     "array",

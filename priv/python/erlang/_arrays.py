@@ -10,6 +10,7 @@ import math
 import sys
 
 import _erlang
+from erlang._dlpack import FOREIGN, Tensor, check_device, read
 from erlang._terms import Atom, Struct
 
 TYPE_CHECKING = False
@@ -20,26 +21,24 @@ if TYPE_CHECKING:
     Shape = tuple[int, ...]
 
 _KINDS = {"bool": "b", "s": "i", "u": "u", "f": "f", "c": "c"}
-_ATOMS = {letter: Atom(kind) for kind, letter in _KINDS.items()}
+_LETTERS = {letter: kind for kind, letter in _KINDS.items()}
+_FOREIGN = {name: kind for kind, (name, _code) in FOREIGN.items()}
 _ORDERS = ("big", "little")
 
 
 def array(value: object, *, copy: bool = True) -> Struct:
     """Return what comes to Elixir as a `%Py.Array{}`.
 
-    The value is an array of numbers: one of numpy's, or anything with the buffer protocol,
-    `__array_interface__`, `__array__` or, in the memory of the CPU, DLPack. In the node it is not
+    The value is an array of numbers: one of numpy's, or anything with DLPack (in the memory of the
+    CPU), the buffer protocol, `__array_interface__` or `__array__`. In the node it is not
     copied where nobody can change it: where it lies in `bytes`, or in a binary that came from
     Elixir. With `copy=False` no other is either that has no gaps: the binary is its own memory
     then, and changes if Python writes there, which no binary may.
     """
-    source = _as_numpy(value)
-    if source.dtype.kind not in _ATOMS:
-        raise TypeError(f"an array of {source.dtype} has no numbers that Elixir knows")
-    source, block = _dense(source)
-    data = memoryview(block.reshape(-1).view("u1"))
+    (kind, *rest), source = _numbers(value)
+    source, data = dense(source)
     fields = {
-        "dtype": _type_of(source.dtype),
+        "dtype": (Atom(kind), *rest),
         "shape": source.shape,
         "strides": None if source.flags.c_contiguous else source.strides,
         "data": data if copy else _erlang.freeze(data),
@@ -48,16 +47,45 @@ def array(value: object, *, copy: bool = True) -> Struct:
     return Struct("Elixir.Py.Array", fields)
 
 
-def from_array(fields: dict[str, Any]) -> Array:
+def from_array(fields: dict[str, Any]) -> Array | Tensor:
     """Make an array of numpy's on the memory of a `%Py.Array{}`, or a copy to write to."""
     made = _build(fields["dtype"], fields["shape"], fields["strides"], fields["data"])
-    return made.copy(order="K") if fields["writable"] else made
+    return _named(fields["dtype"], made.copy(order="K") if fields["writable"] else made)
 
 
-def from_tensor(fields: dict[str, Any]) -> Array:
+def from_tensor(fields: dict[str, Any]) -> Array | Tensor:
     """The same for a `%Nx.Tensor{}` of the backend that keeps its numbers in a binary."""
     vectorized = tuple(size for _name, size in fields.get("vectorized_axes", ()))
-    return _build(fields["type"], vectorized + fields["shape"], None, fields["data"])
+    made = _build(fields["type"], vectorized + fields["shape"], None, fields["data"])
+    return _named(fields["type"], made)
+
+
+def _named(parts: Any, made: Array) -> Array | Tensor:
+    return Tensor(parts, made) if parts in FOREIGN else made
+
+
+def _numbers(value: Any) -> tuple[tuple[object, ...], Array]:
+    """The type, and an array of numpy's; of unsigned integers, where numpy lacks the type."""
+    if isinstance(value, Tensor):
+        return _FOREIGN[value.dtype], value.bits
+    import numpy
+
+    own = isinstance(value, (numpy.ndarray, numpy.generic))
+    if not own and hasattr(value, "__dlpack_device__"):
+        check_device(value)
+        try:
+            kind, shape, strides, data = read(value)
+        except Exception:
+            # Arrow has an array for what DLPack knows no way to tell, such as numbers that are missing.
+            if not hasattr(value, "__array__"):
+                raise
+        else:
+            return kind, _build(kind, shape, strides, data)
+    source = _as_numpy(value)
+    foreign = _FOREIGN.get(source.dtype.name)
+    if foreign is not None:
+        return foreign, source.view(f"u{foreign[1] // 8}")
+    return _type_of(source.dtype), source
 
 
 def _as_numpy(value: Any) -> Array:
@@ -76,13 +104,16 @@ def _as_numpy(value: Any) -> Array:
         pass
     if hasattr(value, "__array_interface__") or hasattr(value, "__array__"):
         return numpy.asarray(value)
-    if hasattr(value, "__dlpack__"):
-        return numpy.from_dlpack(value)
     raise TypeError(f"a {type(value).__name__} is no array: make one of it with numpy.asarray")
 
 
+def dense(source: Array) -> tuple[Array, memoryview]:
+    """Return the array, and its memory in the order in which it lies; copies if it has gaps."""
+    source, block = _dense(source)
+    return source, memoryview(block.reshape(-1).view("u1"))
+
+
 def _dense(source: Array) -> tuple[Array, Array]:
-    """The array, and the same memory in the order in which it lies; a copy if it has gaps."""
     import numpy
 
     if source.ndim == 0:
@@ -98,7 +129,9 @@ def _dense(source: Array) -> tuple[Array, Array]:
 
 
 def _type_of(dtype: Any) -> tuple[object, ...]:
-    kind = (_ATOMS[dtype.kind], 8 * dtype.itemsize)
+    if dtype.kind not in _LETTERS:
+        raise TypeError(f"an array of {dtype} has no numbers that Elixir knows")
+    kind = (_LETTERS[dtype.kind], 8 * dtype.itemsize)
     if dtype.isnative:
         return kind
     return (*kind, Atom("little" if sys.byteorder == "big" else "big"))
@@ -109,6 +142,8 @@ def _dtype(parts: object) -> Any:
 
     if not isinstance(parts, tuple) or not 2 <= len(parts) <= 3:
         raise TypeError(f"its type is no tuple like {{:f, 32}}: {parts!r}")
+    if parts in FOREIGN:
+        return numpy.dtype(f"u{parts[1] // 8}")
     kind, bits, *order = parts
     shown = "{" + ", ".join(str(part) for part in parts) + "}"
     if (

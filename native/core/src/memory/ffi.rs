@@ -81,13 +81,14 @@ unsafe extern "C" fn deallocate(object: *mut ffi::PyObject) {
     }
 }
 
-/// What an exporter shows; None for anything else.
+/// What an exporter shows, of memory that nobody changes; None for anything else.
 fn lender(object: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> Option<Arc<dyn Memory>> {
     if !object.get_type().is(class) {
         return None;
     }
     // SAFETY: an object of the class is an exporter, which is borrowed.
-    Some(Arc::clone(unsafe { &(*object.as_ptr().cast::<Exporter>()).memory }))
+    let memory = unsafe { &(*object.as_ptr().cast::<Exporter>()).memory };
+    memory.is_constant().then(|| Arc::clone(memory))
 }
 
 /// Bytes that nobody changes, and the object that keeps them.

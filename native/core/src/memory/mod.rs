@@ -15,9 +15,14 @@ pub use ffi::Frozen;
 use crate::ffi::View;
 use crate::interpreter::Interpreter;
 
-/// Memory that Python sees through a `memoryview`. Nobody writes there as long as this lives.
+/// Memory that Python sees through a `memoryview`, which is read-only.
 pub trait Memory: Any + Send + Sync {
     fn bytes(&self) -> &[u8];
+
+    /// Whether nobody writes there as long as this lives.
+    fn is_constant(&self) -> bool {
+        true
+    }
 }
 
 /// Python's own memory, of which somebody says that nobody writes there.

@@ -9,7 +9,7 @@ use super::{Scheduler, State};
 use crate::pool::Stage;
 use crate::ticket::Ticket;
 
-/// With so many retired, a pool keeps the threads that are stuck, until all of its places are.
+/// With so many of its own retired, a pool keeps the threads that are stuck, until all of its places are.
 const MAX_RETIRED: usize = 16;
 
 /// The threads of a pool that is stopped are retired whatever their number, since a pool that stops can
@@ -66,9 +66,10 @@ impl Scheduler {
                 if current.settled_for(now) < pool.limits.grace {
                     continue;
                 }
-                if doing.blocked && (*retired < MAX_RETIRED || pool.stage == Stage::Stopped) {
+                if doing.blocked && (pool.retired < MAX_RETIRED || pool.stage == Stage::Stopped) {
                     runner.retired = true;
                     *retired += 1;
+                    pool.retired += 1;
                     pool.running -= 1;
                     pool.claimed -= 1 + std::mem::take(&mut doing.done);
                 } else {
