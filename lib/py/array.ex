@@ -36,8 +36,9 @@ defmodule Py.Array do
   ## Types that numpy lacks
 
   numpy has no bfloat16 (`{:bf, 16}`) and no numbers of 8 bits with a point (`{:f, 8}`, which is e5m2, and `{:f8_e4m3fn, 8}`). Such an array
-  is an `erlang.Tensor` in Python, of which any library with DLPack makes one of its own, on the same memory:
-  `torch.from_dlpack(x)`, `jax.numpy.from_dlpack(x)`. Libraries that do not ask for DLPack 1.0 need one with `writable: true`. Its `bits` are the numbers as unsigned integers, an array of numpy's.
+  is an `erlang.Tensor` in Python, of which any library with DLPack makes one of its own, on the same memory: `torch.from_dlpack(x)`. One that
+  does not ask for DLPack 1.0, such as JAX, wants it with `writable: true`. Its `bits` are the numbers as unsigned
+  integers, an array of numpy's, and `x.bits.view(ml_dtypes.bfloat16)` one of that type.
 
       iex> ones = Py.Array.new(<<0x3F80::16-native, 0x3F80::16-native>>, {:bf, 16}, {2})
       iex> Py.eval("import erlang; x.dtype, x.bits.tolist(), erlang.array(x)", %{x: ones})

@@ -272,6 +272,40 @@ defmodule Py.Cases.DlpackTest do
     end
   end
 
+  # As torch does: its threads let others in before they free anything.
+  test "a library may let go of it on any thread, in any state", %{pool: pool} do
+    numpy pool do
+      array = Array.new(:binary.copy(<<1>>, 100_000), {:bf, 16}, {50_000})
+
+      code = """
+      import weakref, threading
+      api.PyCapsule_SetName.argtypes = [ctypes.py_object, ctypes.c_char_p]
+      bits = x.bits.copy()
+      weak = weakref.ref(bits)
+      def free(version, used):
+          x.bits = bits.view()
+          capsule = x.__dlpack__(max_version=version)
+          name = api.PyCapsule_GetName(capsule)
+          pointer = api.PyCapsule_GetPointer(capsule, name)
+          api.PyCapsule_SetName(capsule, used)
+          made = (Versioned if version else Managed).from_address(pointer)
+          # ctypes lets others in during the call.
+          made.deleter(pointer)
+      for version, used in [(None, b'used_dltensor'), ((1, 0), b'used_dltensor_versioned')]:
+          free(version, used)
+          thread = threading.Thread(target=free, args=(version, used))
+          thread.start()
+          thread.join()
+      x.bits = None
+      before = weak() is not None
+      del bits
+      before, weak() is None
+      """
+
+      assert run(pool, code, %{x: array}) == {:ok, {true, true}}
+    end
+  end
+
   test "what is borrowed of a library is given back once, when nothing is on it", %{pool: pool} do
     numpy pool do
       for major <- ["None", "1"] do

@@ -35,9 +35,9 @@ _VERSION = (1, 0)
 class Tensor:
     """Numbers of a type that numpy lacks: what a `%Py.Array{}` of `{:bf, 16}` is in Python.
 
-    Any library with DLPack makes an array of its own of it, on the same memory, such as
-    `torch.from_dlpack(x)` and `jax.numpy.from_dlpack(x)`. `bits` has the numbers as unsigned
-    integers, an array of numpy's: `x.bits.view(ml_dtypes.bfloat16)`.
+    Any library with DLPack makes an array of its own of it, on the same memory:
+    `torch.from_dlpack(x)`. `bits` has the numbers as unsigned integers, an array of numpy's:
+    `x.bits.view(ml_dtypes.bfloat16)`.
     """
 
     __slots__ = ("_type", "bits", "dtype")

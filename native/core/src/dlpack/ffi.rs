@@ -268,12 +268,17 @@ unsafe extern "C" fn delete_versioned(versioned: *mut Versioned) {
 /// # Safety
 /// The pointer must be that of a box of this type, which is owned here.
 unsafe fn free<T>(kept: *mut c_void) {
-    // SAFETY: as above. The library calls on any thread, and the view is an object's. Where Python is gone, or ends,
-    // nothing of it is touched any more.
-    let kept = unsafe { Box::from_raw(kept.cast::<Kept<T>>()) };
-    let mut kept = Some(kept);
-    Python::try_attach(|_| drop(kept.take()));
-    std::mem::forget(kept);
+    // SAFETY: as above. The library calls on any thread, which is attached then, since the view is an object's: not by
+    // pyo3, to which a thread of ours is attached even while the library that it is in has let others in. Where Python
+    // is gone nothing of it is touched any more.
+    unsafe {
+        if ffi::Py_IsInitialized() == 0 {
+            return;
+        }
+        let state = ffi::PyGILState_Ensure();
+        drop(Box::from_raw(kept.cast::<Kept<T>>()));
+        ffi::PyGILState_Release(state);
+    }
 }
 
 /// Of a capsule that nobody used.
