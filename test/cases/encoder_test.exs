@@ -496,4 +496,12 @@ defmodule Py.Cases.EncoderTest do
     assert %{kind: :decode, message: message} = error(eval(pool, code))
     assert message =~ "[0]" and message =~ "Item cannot be read"
   end
+
+  test "what the table builds in Python is what nobody has to encode in Elixir", %{pool: pool} do
+    code = "import erlang._encode\nlist(erlang._encode._BUILDERS)"
+    assert {:ok, names} = eval(pool, code)
+    # Of these the native side makes what they hold.
+    native = ["Elixir.Py.Buffer", "Elixir.Py.Bytes"]
+    assert Enum.sort(names ++ native) == Enum.sort(Enum.map(Py.Encoding.structs(), &Atom.to_string/1))
+  end
 end
