@@ -19,7 +19,7 @@ defmodule Py.Bench do
     cases = Enum.concat([Start.cases(), Calls.cases(), Data.cases(), Scheduling.cases()])
     check!(only, cases)
     # Before what takes hundreds of megabytes and gives them back.
-    memory = if Case.wanted?("M1", only), do: Memory.growth(), else: []
+    memory = Memory.growth(only)
     rows = for one <- cases, Case.wanted?(one.id, only), row <- Case.run(one, runs), do: row
     Report.write(rows, memory, runs, only == nil)
   end
@@ -33,7 +33,7 @@ defmodule Py.Bench do
   defp check!(nil, _cases), do: :ok
 
   defp check!(only, cases) do
-    ids = Enum.map(cases, & &1.id) ++ ["M1"]
+    ids = Enum.map(cases, & &1.id) ++ Memory.ids()
 
     for name <- only, not Enum.any?(ids, &Case.wanted?(&1, [name])) do
       Mix.raise("--only #{name}: there are #{Enum.join(ids, ", ")}")

@@ -1,19 +1,55 @@
 defmodule Py.Bench.Memory do
-  @moduledoc "M1: what a million calls leave behind."
+  @moduledoc "What stays behind: of a million calls (M1), a million objects (M2), a thousand times 100 MB (M3)."
+
+  alias Py.Bench.{Case, Pools}
 
   @calls 1_000_000
   @warm_up 100_000
   @processes 64
+  @worker Pools.worker()
 
-  @doc "For each quantity what it was before and after."
-  def growth do
-    call_many(@warm_up, 0)
-    before = taken()
-    call_many(@calls, @warm_up)
+  def ids, do: ["M1", "M2", "M3"]
 
-    Enum.zip_with(before, taken(), fn {name, before}, {name, later} ->
-      %{name: name, before: before, after: later}
+  @doc "For each case and quantity what it was before and after."
+  def growth(only) do
+    for {id, what, quantities, work} <- cases(), Case.wanted?(id, only) do
+      work.(@warm_up, 0)
+      before = quantities.()
+      work.(@calls, @warm_up)
+
+      taken =
+        Enum.zip_with(before, quantities.(), fn {name, before}, {name, later} ->
+          %{name: name, before: before, after: later}
+        end)
+
+      %{id: id, what: what, taken: taken}
+    end
+  end
+
+  # Each gets a number of calls, and how many were made before.
+  defp cases do
+    [
+      {"M1", "a million calls", &taken/0, &call_many/2},
+      {"M2", "a million objects made and dropped, on either kind of pool", &both/0, &objects/2},
+      {"M3", "1,000 times 100 MB in and out, on either kind of pool", &both/0, &round_trips/2}
+    ]
+  end
+
+  defp objects(count, _first) do
+    each(count, fn pool ->
+      [%Py.Object{} | _] = Py.eval!("[object() for _ in range(1000)]", %{}, on: pool)
     end)
+  end
+
+  defp round_trips(count, _first) do
+    buffer = Py.buffer(:binary.copy(<<7>>, 100_000_000))
+    each(count, &(100_000_000 = byte_size(Py.eval!("x", %{x: buffer}, on: &1))))
+  end
+
+  # A thousand at a time.
+  defp each(count, fun) do
+    for pool <- [Py, @worker],
+        do: Enum.each(1..div(count, 1_000), fn _ -> fun.(pool) end)
   end
 
   defp call_many(count, first) do
@@ -36,6 +72,22 @@ defmodule Py.Bench.Memory do
 
   defp call(n) when rem(n, 10) in 2..5, do: {:ok, _} = Py.call(:builtins, :hex, [n])
   defp call(n), do: {:ok, _} = Py.call(:math, :sqrt, [n], inline: true)
+
+  # What is dropped is let go of soon, not at once.
+  defp both do
+    Enum.each(Process.list(), &:erlang.garbage_collect/1)
+    Process.sleep(500)
+
+    Enum.flat_map([{"node", Py}, {"worker", @worker}], fn {who, pool} ->
+      place = "/proc/#{Py.call!(:os, :getpid, [], on: pool)}"
+
+      [
+        {"RSS of the #{who}, MB", number(File.read!("#{place}/status"), "VmRSS") / 1_024},
+        {"descriptors of the #{who}", length(File.ls!("#{place}/fd"))},
+        {"Python objects of the #{who}", Py.call!(:py_bench, :count_objects, [], on: pool)}
+      ]
+    end) ++ [{"files in /dev/shm", length(File.ls!("/dev/shm"))}]
+  end
 
   defp taken do
     Enum.each(Process.list(), &:erlang.garbage_collect/1)

@@ -3,6 +3,9 @@ defmodule Py.Bench.Pools do
 
   @python Path.expand("../python", __DIR__)
 
+  @doc "The pool with one worker process."
+  def worker, do: Py.Bench.One
+
   def start do
     for {name, size} <- [{Py.Bench.One, 1}, {Py.Bench.Two, 2}] do
       options = [name: name, in: :process, size: size, paths: [@python], init: "import py_bench"]

@@ -36,13 +36,13 @@ defmodule Py.Bench.Report do
     )
   end
 
-  defp memory([]), do: ""
-
-  defp memory(taken) do
-    lines(
-      ["| M1: a million calls | before | after |", "|---|---:|---:|"] ++
-        Enum.map(taken, &line([&1.name, shown(&1.before), shown(&1.after)]))
-    )
+  defp memory(cases) do
+    Enum.map_join(cases, fn %{id: id, what: what, taken: taken} ->
+      lines(
+        ["| #{id}: #{what} | before | after |", "|---|---:|---:|"] ++
+          Enum.map(taken, &line([&1.name, shown(&1.before), shown(&1.after)]))
+      )
+    end)
   end
 
   defp legend(runs, machine) do
