@@ -91,22 +91,29 @@ defmodule Py.Bench.Calls do
       %Case{
         id: "O1",
         unit: "us",
-        what: "a function that returns its argument, and a method of an object that does",
+        what: "one after another: a function that returns its argument, a method that does, one that returns an object",
         ways: Pools.both(&methods/1)
       }
     ]
   end
 
   defp methods(options) do
-    code =
-      "class Thing:\n  def same(self, x): return x\nbuiltins.py_bench_same = lambda x: x\nbuiltins.py_bench_thing = Thing()"
+    code = """
+    import builtins
+    class Thing:
+        def same(self, x): return x
+        def other(self): return Thing()
+    builtins.py_bench_same = lambda x: x
+    builtins.py_bench_thing = Thing()
+    """
 
-    Py.exec!("import builtins\n#{code}", %{}, options)
+    Py.exec!(code, %{}, options)
     thing = Py.getattr!(:builtins, :py_bench_thing, options)
     plain = fn -> {:ok, 1} = Py.call(:builtins, :py_bench_same, [1], options) end
     method = fn -> {:ok, 1} = Py.call(thing, :same, [1]) end
+    object = fn -> {:ok, %Py.Object{}} = Py.call(thing, :other, []) end
 
-    for {name, call} <- [{"function", plain}, {"method", method}] do
+    for {name, call} <- [{"function", plain}, {"method", method}, {"object", object}] do
       [{"p50", p50}] = Measure.latency(call, [50])
       {name, p50}
     end

@@ -23,7 +23,9 @@ defmodule Py.Lane do
   `{:py_left, worker_number, left}`; with `:busy` nothing was asked.
   """
   @spec ask(Pool.t(), reference, byte, non_neg_integer, [binary]) ::
-          {:answer, :reply | :fault, non_neg_integer, binary} | :left | :busy
+          {:answer, :reply | :fault | {:referring, list}, non_neg_integer, binary}
+          | :left
+          | :busy
   def ask(pool, ref, verb, deadline, [body]) when byte_size(body) <= @longest do
     # A pool that is full takes nothing more, in whatever way.
     if Pool.room?(pool) and in_order?(pool),
@@ -53,11 +55,19 @@ defmodule Py.Lane do
   end
 
   defp ask(pool, worker, ref, verb, deadline, body) do
-    case Base.lanes_ask(pool.board.lanes, {pool.pid, worker}, ref, verb, deadline, body) do
+    to = {pool.pid, pool.name, worker}
+
+    case Base.lanes_ask(pool.board.lanes, to, ref, verb, deadline, body) do
       <<1, _id::64, run::64, result::binary>> -> {:answer, :reply, run, result}
       <<2, _id::64, run::64, fault::binary>> -> {:answer, :fault, run, fault}
+      {handles, answer} -> referring(handles, answer)
       left_or_busy -> left_or_busy
     end
+  end
+
+  defp referring(handles, answer) do
+    {:referring, _id, run, result} = Frame.parse(answer)
+    {:answer, {:referring, handles}, run, result}
   end
 
   @doc "Lets callers ask a worker that serves from now on."

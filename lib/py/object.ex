@@ -259,10 +259,16 @@ defmodule Py.Object do
   @spec adopt(term) :: term
   def adopt(term), do: adopt(term, Process.whereis(__MODULE__.Keeper))
 
+  @doc false
+  # The same with who is to be told, or with what tells of each object, by its number.
+  @spec adopt(term, pid | nil | %{pos_integer => reference}) :: term
   # With nobody there to be told, the objects live as long as their worker.
-  defp adopt(term, nil), do: term
+  def adopt(term, nil), do: term
 
-  defp adopt(
+  def adopt(%__MODULE__{handle: nil, number: number} = object, handles) when is_map(handles),
+    do: %{object | handle: Map.get(handles, number)}
+
+  def adopt(
          %__MODULE__{handle: nil, pool: pool, place: {board, worker}, number: number} = object,
          keeper
        )
@@ -270,15 +276,15 @@ defmodule Py.Object do
               is_integer(worker) and worker >= 0 and is_integer(number) and number > 0,
        do: %{object | handle: Base.handle_new(keeper, pool, board, worker, number)}
 
-  defp adopt([head | tail], keeper), do: [adopt(head, keeper) | adopt(tail, keeper)]
+  def adopt([head | tail], keeper), do: [adopt(head, keeper) | adopt(tail, keeper)]
 
-  defp adopt(tuple, keeper) when is_tuple(tuple),
+  def adopt(tuple, keeper) when is_tuple(tuple),
     do: tuple |> Tuple.to_list() |> adopt(keeper) |> List.to_tuple()
 
-  defp adopt(map, keeper) when is_map(map),
+  def adopt(map, keeper) when is_map(map),
     do: Map.new(:maps.to_list(map), &adopt(&1, keeper))
 
-  defp adopt(other, _keeper), do: other
+  def adopt(other, _keeper), do: other
 
   @doc false
   # The worker that has the target of a request is to get it, which takes less to find it there.

@@ -73,12 +73,12 @@ defmodule Py.Native.Base do
 
   @spec lanes_ask(
           lanes,
-          {pid, non_neg_integer | nil},
+          {pid, atom, non_neg_integer | nil},
           reference,
           byte,
           non_neg_integer,
           binary
-        ) :: binary | :left | :busy
+        ) :: binary | {[{pos_integer, reference}], binary} | :left | :busy
   def lanes_ask(_lanes, _board_and_worker, _ref, _verb, _deadline, _body), do: not_loaded()
 
   @spec lane_free(segment) :: boolean

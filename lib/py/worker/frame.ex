@@ -191,36 +191,41 @@ defmodule Py.Worker.Frame do
 
   defp split(rest, frames), do: {Enum.reverse(frames), rest}
 
-  defp parse(<<1, id::64, run::64, result::binary>>), do: {:reply, id, run, result}
-  defp parse(<<2, id::64, run::64, fault::binary>>), do: {:fault, id, run, fault}
-  defp parse(<<3, id::64>>), do: {:given_back, id}
-  defp parse(<<4, id::64>>), do: {:awaits, id}
-  defp parse(<<5, 0, n::16, to::binary-size(n), message::binary>>), do: {:send, :pid, to, message}
+  @doc "What is in a frame."
+  @spec parse(binary) :: tuple | atom
+  def parse(<<1, id::64, run::64, result::binary>>), do: {:reply, id, run, result}
+  def parse(<<2, id::64, run::64, fault::binary>>), do: {:fault, id, run, fault}
+  def parse(<<3, id::64>>), do: {:given_back, id}
+  def parse(<<4, id::64>>), do: {:awaits, id}
+  def parse(<<5, 0, n::16, to::binary-size(n), message::binary>>), do: {:send, :pid, to, message}
 
-  defp parse(<<5, 1, n::16, to::binary-size(n), message::binary>>),
+  def parse(<<5, 1, n::16, to::binary-size(n), message::binary>>),
     do: {:send, :name, to, message}
 
-  defp parse(<<5, 2, n::16, to::binary-size(n), message::binary>>),
+  def parse(<<5, 2, n::16, to::binary-size(n), message::binary>>),
     do: {:send, :pid, to, {:referring, message}}
 
-  defp parse(<<5, 3, n::16, to::binary-size(n), message::binary>>),
+  def parse(<<5, 3, n::16, to::binary-size(n), message::binary>>),
     do: {:send, :name, to, {:referring, message}}
 
-  defp parse(<<6, crowded>>), do: {:crowded, crowded == 1}
-  defp parse(<<7, os_pid::32, version::binary>>), do: {:hello, os_pid, version}
-  defp parse(<<8>>), do: :stuck
+  def parse(<<6, crowded>>), do: {:crowded, crowded == 1}
+  def parse(<<7, os_pid::32, version::binary>>), do: {:hello, os_pid, version}
+  def parse(<<8>>), do: :stuck
 
-  defp parse(<<9, id::64, run::64, segment::32, len::64>>),
+  def parse(<<9, id::64, run::64, segment::32, len::64>>),
     do: {:shared, id, run, segment, len, nil}
 
-  defp parse(<<15, id::64, run::64, segment::32, len::64, begin::64>>),
+  def parse(<<15, id::64, run::64, segment::32, len::64, begin::64>>),
     do: {:shared, id, run, segment, len, begin}
 
-  defp parse(<<10, segment::32>>), do: {:returned, segment}
-  defp parse(<<11, segment::32>>), do: {:dropped, segment}
-  defp parse(<<13, number::64>>), do: {:forget, number}
-  defp parse(<<14, id::64, run::64, result::binary>>), do: {:referring, id, run, result}
-  defp parse(<<12, obstacle::binary>>), do: {:forks, obstacle}
+  def parse(<<10, segment::32>>), do: {:returned, segment}
+  def parse(<<11, segment::32>>), do: {:dropped, segment}
+  def parse(<<13, number::64>>), do: {:forget, number}
+
+  def parse(<<14, id::64, run::64, n::32, _numbers::binary-size(n)-unit(64), result::binary>>),
+    do: {:referring, id, run, result}
+
+  def parse(<<12, obstacle::binary>>), do: {:forks, obstacle}
 
   # What Python writes by itself: where this module is loaded, these atoms exist.
   @vocabulary [
@@ -254,11 +259,14 @@ defmodule Py.Worker.Frame do
   end
 
   @doc "A result as the caller gets it."
-  @spec result(:reply | :fault | :referring, binary) ::
+  @spec result(:reply | :fault | :referring | {:referring, list}, binary) ::
           {:elsewhere, non_neg_integer} | :ok | {:ok, term} | {:error, Py.Error.t()}
   def result(:fault, bytes), do: fault(bytes)
 
   def result(:referring, bytes), do: Py.Object.adopt(result(:reply, bytes))
+
+  def result({:referring, handles}, bytes),
+    do: Py.Object.adopt(result(:reply, bytes), Map.new(handles))
 
   def result(:reply, bytes) do
     :erlang.binary_to_term(bytes, [:safe])

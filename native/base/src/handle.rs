@@ -6,10 +6,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use rustler::{Atom, Encoder, LocalPid, OwnedEnv, Resource, ResourceArc};
+use rustler::{Atom, Encoder, Env, LocalPid, OwnedEnv, Resource, ResourceArc};
 
 mod atoms {
-    rustler::atoms! { py_dropped }
+    rustler::atoms! { py_dropped, keeper = "Elixir.Py.Object.Keeper" }
 }
 
 /// Those that are dropped together are told of together.
@@ -44,6 +44,18 @@ fn handle_new(
     number: u64,
 ) -> ResourceArc<HandleResource> {
     ResourceArc::new(HandleResource { owner: Owner { keeper, pool, board, worker }, number })
+}
+
+/// What stands for each of the objects that a worker's answer refers to, and its number. With nobody there to be
+/// told, the objects live as long as their worker.
+pub fn handles(
+    env: Env<'_>,
+    (pool, board, worker): (Atom, LocalPid, u64),
+    numbers: impl Iterator<Item = u64>,
+) -> Vec<(u64, ResourceArc<HandleResource>)> {
+    let Some(keeper) = env.whereis_pid(atoms::keeper()) else { return Vec::new() };
+    let owner = Owner { keeper, pool, board, worker };
+    numbers.map(|number| (number, ResourceArc::new(HandleResource { owner, number }))).collect()
 }
 
 impl Drop for HandleResource {

@@ -11,6 +11,7 @@ use rustler::{
     Atom, Binary, Encoder, Env, Error, LocalPid, NewBinary, NifResult, Resource, ResourceArc, Term,
 };
 
+use crate::handle::handles;
 use crate::segment::SegmentResource;
 
 mod atoms {
@@ -122,12 +123,13 @@ fn lane_calls(page: ResourceArc<SegmentResource>) -> NifResult<u64> {
 
 /// Asks the worker of that number, or the first one that looks for requests, and waits for its answer: the
 /// frame, `busy` where there is none, or `left` when the answer will come as others do: `board` has been told
-/// of the request then.
+/// of the request then. Of an answer that refers to objects it has what stands for them, too: whenever its
+/// caller is killed, they are let go of.
 #[rustler::nif]
 fn lanes_ask<'a>(
     env: Env<'a>,
     lanes: ResourceArc<LanesResource>,
-    (board, worker): (LocalPid, Option<u64>),
+    (board, pool, worker): (LocalPid, Atom, Option<u64>),
     reference: Term<'a>,
     verb: u8,
     deadline: u64,
@@ -146,7 +148,10 @@ fn lanes_ask<'a>(
             entry.prospect.met();
             consume_timeslice(env, 1);
             let mut answer = NewBinary::new(env, lane.answer_len());
-            return lane.read(&mut answer).map_or(Err(Error::BadArg), |()| Ok(Term::from(answer)));
+            lane.read(&mut answer).map_err(|_| Error::BadArg)?;
+            let Some(numbers) = referred(&answer) else { return Ok(Term::from(answer)) };
+            let handles = handles(env, (pool, board, entry.worker), numbers);
+            return Ok((handles, Term::from(answer)).encode(env));
         }
         let over = patience.is_over();
         if over && lane.withdraw() {
@@ -165,6 +170,17 @@ fn lanes_ask<'a>(
         }
     }
 }
+
+/// The numbers of the objects that an answer refers to, if it is one that does.
+fn referred(answer: &[u8]) -> Option<impl Iterator<Item = u64>> {
+    let rest = answer.strip_prefix(&[REFERRING])?.get(8 + 8..)?;
+    let (count, numbers) = rest.split_first_chunk()?;
+    let (numbers, _) = numbers.as_chunks();
+    Some(numbers.iter().take(u32::from_be_bytes(*count) as usize).map(|number| u64::from_be_bytes(*number)))
+}
+
+/// The kind of an answer that does. See native/worker/src/frames.rs.
+const REFERRING: u8 = 14;
 
 const HEAD: usize = 1 + 1 + 8 + 8;
 

@@ -66,7 +66,7 @@ pub mod outgoing {
 
     /// Number of a question that nobody waits for any more.
     pub const FORGET: u8 = 13;
-    /// As an answer, with references to objects in it.
+    /// As an answer, with references to objects in it: before it their count in four bytes, and their numbers.
     pub const REFERRING_REPLY: u8 = 14;
 
     // On the control socket:

@@ -153,8 +153,7 @@ impl Answer {
     /// What is large goes into a segment, if there is memory for one.
     fn finish(&self, py: Python<'_>, mut writer: Writer) -> Frame {
         if !writer.objects.is_empty() {
-            writer.bytes[HEAD_KIND] = outgoing::REFERRING_REPLY;
-            return Frame(writer.whole(py));
+            return referring(std::mem::take(&mut writer.objects), writer.whole(py));
         }
         let shared = if writer.len() < SHARED_FROM {
             None
@@ -188,7 +187,8 @@ impl Answer {
 
     /// Gives the answer to who looks for it in the lane, or puts it in line.
     fn give(&self, frame: &Frame) {
-        let small = matches!(frame.content().first(), Some(&outgoing::REPLY | &outgoing::FAULT));
+        use outgoing::{FAULT, REFERRING_REPLY, REPLY};
+        let small = matches!(frame.content().first(), Some(&(REPLY | FAULT | REFERRING_REPLY)));
         if let Some(lane) = self.leave_lane() {
             if small && self.out().position() == self.position && lane.answer(frame.content()) {
                 return;
@@ -246,6 +246,15 @@ const HEAD: usize = 4 + 1 + 8 + 8;
 
 /// Where in it the kind is.
 const HEAD_KIND: usize = 4;
+
+/// The same answer with the numbers of the objects that it refers to: who takes it is in charge of them from then
+/// on, whatever it makes of the rest.
+fn referring(objects: Vec<u64>, mut answer: Vec<u8>) -> Frame {
+    answer[HEAD_KIND] = outgoing::REFERRING_REPLY;
+    let count = (objects.len() as u32).to_be_bytes();
+    answer.splice(HEAD..HEAD, count.into_iter().chain(objects.into_iter().flat_map(u64::to_be_bytes)));
+    Frame(answer)
+}
 
 /// A request of a process.
 pub struct Request {
