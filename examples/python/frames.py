@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import matplotlib
 
 matplotlib.use("Agg")  # without a screen
-from matplotlib import pyplot  # noqa: E402 - after the choice of how to draw
+from matplotlib import pyplot
 
 if TYPE_CHECKING:
     import polars

@@ -54,8 +54,8 @@ class ArgumentTest(beam.Case):
         for wrong, text in (
             (fields(bytes(3), (Atom("u"), 8), (2, 2)), r"3 bytes, and the shape \(2, 2\)"),
             (fields(bytes(4), (Atom("u"), 8), (2, 2), strides=(4, 1)), "strides"),
-            (fields(bytes(4), (Atom("bf"), 16), (2,)), "numpy has no type {bf, 16}"),
-            (fields(bytes(4), (Atom("f"), 8), (4,)), "numpy has no type {f, 8}"),
+            (fields(bytes(4), (Atom("bf"), 8), (4,)), "numpy has no type {bf, 8}"),
+            (fields(bytes(6), (Atom("f"), 24), (2,)), "numpy has no type {f, 24}"),
             (fields(bytes(4), Atom("f32"), (1,)), "its type is no tuple"),
             ({**fields(b"", (Atom("u"), 8), (0,)), "data": "text"}, "no binary"),
         ):

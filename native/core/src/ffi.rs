@@ -739,6 +739,8 @@ fn native_state(module: &Bound<'_, PyModule>) -> Option<*mut *const Interpreter>
     (!state.is_null()).then_some(state.cast())
 }
 
+type InChild<'py> = fn(Python<'py>) -> PyResult<Bound<'py, PyAny>>;
+
 /// Runs the body of a native function: no panic leaves it, and an error becomes the exception. Where this is a
 /// child that Python code forked, `in_child` runs instead of a body that takes a lock.
 fn native<'py>(
@@ -747,7 +749,7 @@ fn native<'py>(
     arguments: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
     body: impl FnOnce(&'static Interpreter, &[Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyAny>>,
-    in_child: Option<fn(Python<'py>) -> PyResult<Bound<'py, PyAny>>>,
+    in_child: Option<InChild<'py>>,
 ) -> *mut ffi::PyObject {
     let run = AssertUnwindSafe(|| {
         if let Some(in_child) = in_child.filter(|_| crate::fork::is_child()) {

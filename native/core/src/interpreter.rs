@@ -320,8 +320,9 @@ impl Interpreter {
         if value.get_type().is(&self.hooks.object_reference) { value.getattr("target").ok() } else { None }
     }
 
-    pub(crate) fn refer<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
-        Ok(self.hooks.refer.bind(object.py()).call1((object,))?.cast_into()?)
+    /// Type, pool, place and number of a reference.
+    pub(crate) fn refer<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<[Bound<'py, PyAny>; 4]> {
+        self.hooks.refer.bind(object.py()).call1((object,))?.extract()
     }
 
     /// An object that the worker process of that number keeps.

@@ -29,8 +29,8 @@ _ORDERS = ("big", "little")
 def array(value: object, *, copy: bool = True) -> Struct:
     """Return what comes to Elixir as a `%Py.Array{}`.
 
-    The value is an array of numbers: one of numpy's, or anything with DLPack (in the memory of the
-    CPU), the buffer protocol, `__array_interface__` or `__array__`. In the node it is not
+    The value is an array of numbers: one of numpy's, or anything with DLPack (in the memory of
+    the CPU), the buffer protocol, `__array_interface__` or `__array__`. In the node it is not
     copied where nobody can change it: where it lies in `bytes`, or in a binary that came from
     Elixir. With `copy=False` no other is either that has no gaps: the binary is its own memory
     then, and changes if Python writes there, which no binary may.
@@ -76,7 +76,7 @@ def _numbers(value: Any) -> tuple[tuple[object, ...], Array]:
         try:
             kind, shape, strides, data = read(value)
         except Exception:
-            # Arrow has an array for what DLPack knows no way to tell, such as numbers that are missing.
+            # Arrow makes arrays of what DLPack has no word for, such as missing numbers.
             if not hasattr(value, "__array__"):
                 raise
         else:

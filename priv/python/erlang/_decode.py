@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 
 import _erlang
-from erlang._encoders import encoder_of
+from erlang._classes import per_class
+from erlang._encoders import encoder_of, encoders
 from erlang._exceptions import DecodeError
 from erlang._objects import Reference
 from erlang._terms import Atom, Struct
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     import datetime
     import decimal
     import enum
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from erlang._channel import Channel
+
+    # The class that is to be the one of that name, if one is, and what builds a value of it.
+    Candidate = tuple[type | None, Callable[[Any], object]]
 
 _ISO = Atom("Elixir.Calendar.ISO")
 _bases_of = type.__dict__["__mro__"].__get__
@@ -56,8 +60,11 @@ def describe(value: object) -> object:
 
 def _builder(cls: type) -> Callable[[Any], object] | None:
     """Goes by the classes themselves: attributes of `cls` may be user code."""
+    # What is registered may change, and mostly nothing is.
+    if not encoders:
+        return _default(_candidates(cls))
     for base in _bases_of(cls):
-        build = _registered(base) or _default(base)
+        build = _registered(base) or _default(_candidates_of(base))
         if build is not None:
             return build
     return None
@@ -81,16 +88,27 @@ def _registered(cls: type) -> Callable[[Any], object] | None:
     return build
 
 
-def _default(cls: type) -> Callable[[Any], object] | None:
-    name = type_name(cls)
-    build = _BUILDERS.get(name)
-    if build is not None and _is_genuine(cls, *name):
-        return build
+def _default(candidates: Iterable[Candidate]) -> Callable[[Any], object] | None:
+    for cls, build in candidates:
+        if cls is None or _is_genuine(cls, *type_name(cls)):
+            return build
+    return None
+
+
+@per_class
+def _candidates(cls: type) -> tuple[Candidate, ...]:
+    """What may build its values: the nearest in the order of method resolution comes first."""
+    return tuple(candidate for base in _bases_of(cls) for candidate in _candidates_of(base))
+
+
+def _candidates_of(cls: type) -> Iterable[Candidate]:
+    build = _BUILDERS.get(type_name(cls))
+    if build is not None:
+        yield cls, build
     attributes = _attributes_of(cls)
     for mark, build in _RECORDS.items():
         if mark in attributes:
-            return build
-    return None
+            yield None, build
 
 
 def _name(cls: type) -> str:

@@ -1,4 +1,4 @@
-"""DLPack: how arrays of other libraries are read, and how numbers get there that numpy has no type for.
+"""DLPack: how arrays of other libraries are read, and how they get numbers that numpy lacks.
 
 https://dmlc.github.io/dlpack/latest/python_spec.html
 """
@@ -17,12 +17,20 @@ if TYPE_CHECKING:
 # DLDeviceType: what the CPU reads, and the names of others.
 _CPU = 1
 _READABLE = {_CPU, 3, 11, 13}
-_DEVICES = {2: "cuda", 4: "opencl", 7: "vulkan", 8: "metal", 10: "rocm", 14: "oneapi", 15: "webgpu"}
+_DEVICES = {
+    2: "cuda",
+    4: "opencl",
+    7: "vulkan",
+    8: "metal",
+    10: "rocm",
+    14: "oneapi",
+    15: "webgpu",
+}
 
 # DLDataTypeCode
 _KINDS = {0: "s", 1: "u", 2: "f", 5: "c", 6: "bool"}
 
-# What Elixir and others have and numpy has not: the name that ml_dtypes gave it, and DLPack's code.
+# What Elixir has and numpy has not: the name that ml_dtypes gave it, and DLPack's code.
 FOREIGN = {
     ("bf", 16): ("bfloat16", 4),
     ("f", 8): ("float8_e5m2", 12),
@@ -68,8 +76,8 @@ class Tensor:
         versioned = max_version is not None and max_version >= _VERSION
         if not (versioned or array.flags.writeable):
             raise BufferError(
-                "the memory is read-only, and this library does not ask for DLPack 1.0, which can say "
-                "so: take a newer one, or give the array with writable: true"
+                "the memory is read-only, and this library does not ask for DLPack 1.0, which "
+                "can say so: take a newer one, or give the array with writable: true"
             )
         from erlang._arrays import dense
 
@@ -99,7 +107,9 @@ def read(value: Any) -> tuple[tuple[str, int], Shape, Shape, memoryview]:
         if code == foreign and bits == kind[1]:
             return kind, shape, strides, data
     if code not in _KINDS:
-        raise TypeError(f"its numbers are of the type {code} of DLPack, which Elixir does not know")
+        raise TypeError(
+            f"its numbers are of the type {code} of DLPack, which Elixir does not know"
+        )
     return (_KINDS[code], bits), shape, strides, data
 
 
@@ -109,6 +119,6 @@ def check_device(value: Any) -> None:
     if device not in _READABLE:
         where = f"{_DEVICES.get(int(device), f'device type {int(device)}')}:{number}"
         raise TypeError(
-            f"the numbers of this {type(value).__name__} are on {where}: copy them to the CPU first, or "
-            "leave them there and give the object to other Python functions"
+            f"the numbers of this {type(value).__name__} are on {where}: copy them to the CPU "
+            "first, or leave them there and give the object to other Python functions"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 
+from erlang._classes import per_class
 from erlang._exceptions import ElixirError, NotHereError
 from erlang._text import type_name, utf8
 
@@ -43,13 +44,13 @@ def settle(pool: Atom, place: Place) -> None:
     _pool, _place = pool, place
 
 
-def refer(value: object) -> dict[str, object]:
-    """The fields of a reference, but for what the native side puts in."""
+def refer(value: object) -> tuple[str, Atom | None, Place | None, int | None]:
+    """The type, pool, place and number of a reference; the native side knows the rest."""
     number = None
     if _place is not None:
         number = next(_numbers)
         _kept[number] = value
-    return {"type": _shown(type(value)), "pool": _pool, "place": _place, "number": number}
+    return _shown(type(value)), _pool, _place, number
 
 
 def drop(numbers: Iterable[int]) -> None:
@@ -104,6 +105,7 @@ def leave(manager: Any, kind: str, reason: str, stacktrace: str, name: str) -> b
     return bool(type(manager).__exit__(manager, type(error), error, None))
 
 
+@per_class
 def _shown(cls: type) -> str:
     module, name = type_name(cls)
     return utf8(name if module == "builtins" else f"{module}.{name}")

@@ -149,18 +149,17 @@ impl<'py, W: Write> Encoder<'_, 'py, W> {
     /// A reference: its fields, and what holds the object.
     fn object(&mut self, object: &Bound<'py, PyAny>, depth: usize) -> Written {
         let fields = self.interpreter.refer(object).map_err(|error| Refusal::new(error.to_string()))?;
-        let number = fields.get_item("number").ok().flatten().and_then(|number| number.extract().ok());
-        self.writer.map(fields.len() + 2);
+        let number = fields[3].extract().ok();
+        self.writer.map(6);
         self.known_key("__struct__");
         self.known_atom("Elixir.Py.Object");
         self.known_key("handle");
         self.writer.handle(object, number);
-        let mut entries = ffi::DictEntries::new(&fields);
-        while let Some((key, value)) = entries.next() {
-            self.known_key(&key.str().map_or_else(|_| String::new(), |key| key.to_string()));
-            self.value(&value, depth + 1)?;
+        for (key, value) in ["type", "pool", "place", "number"].into_iter().zip(&fields) {
+            self.known_key(key);
+            self.value(value, depth + 1)?;
         }
-        self.end_map(fields.len() + 2)
+        self.end_map(6)
     }
 
     fn text(&mut self, text: &Bound<'_, PyString>) -> Written {

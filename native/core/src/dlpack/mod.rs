@@ -89,7 +89,9 @@ pub fn take<'py>(
     let mut tensor = Borrowed::take(capsule)?;
     let (device, DataType { code, bits, lanes }) = (tensor.device(), tensor.data_type());
     if !ON_CPU.contains(&device) {
-        return Err(PyBufferError::new_err(format!("its numbers are not in memory of the CPU, but on device {device}")));
+        return Err(PyBufferError::new_err(format!(
+            "its numbers are not in memory of the CPU, but on device {device}"
+        )));
     }
     if lanes != 1 || bits % 8 != 0 || bits == 0 {
         return Err(PyBufferError::new_err(format!("its elements are {lanes} times {bits} bits each")));
@@ -127,8 +129,10 @@ pub fn lend<'py>(
     let item = i64::from(data_type.bits / 8).max(1);
     let whole = View::of(data).ok_or_else(|| PyTypeError::new_err("expected a contiguous memoryview"))?;
     let extent = Extent::new(&shape, &strides, item);
-    let fits = extent.as_ref().is_some_and(|extent| extent.len().is_some_and(|len| len <= whole.as_slice().len()));
-    let Some(extent) = extent.filter(|_| fits && shape.len() == strides.len() && shape.len() <= MAX_AXES) else {
+    let fits =
+        extent.as_ref().is_some_and(|extent| extent.len().is_some_and(|len| len <= whole.as_slice().len()));
+    let Some(extent) = extent.filter(|_| fits && shape.len() == strides.len() && shape.len() <= MAX_AXES)
+    else {
         return Err(PyValueError::new_err("the shape and the strides are not those of the data"));
     };
     // Others count on it that each number lies at a multiple of its size. No numbers lie nowhere.
