@@ -333,7 +333,7 @@ defmodule Py do
   end
 
   # What `erlang/__init__.py` has: a function of that name could be called by `erlang.call` only.
-  @own_names ~w(Atom Cancelled Channel Closed DecodeError ElixirError EncodeError Pid Port Ref SessionLostError acall
+  @own_names ~w(Atom Cancelled Channel Closed DecodeError ElixirError EncodeError Pid Port Ref SessionLostError Tensor acall
                 annotations aprogress array call progress register_encoder send span state_clear state_decr state_delete
                 state_get state_incr state_keys state_set telemetry traceparent whereis)
 

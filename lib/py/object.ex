@@ -257,34 +257,31 @@ defmodule Py.Object do
   @doc false
   # What a worker process sent, with what tells when it is not referred to any more. Python code may have made it up.
   @spec adopt(term) :: term
-  def adopt(term), do: adopt(term, Process.whereis(__MODULE__.Keeper))
+  def adopt(term), do: adopt(term, nil)
 
   @doc false
-  # The same with who is to be told, or with what tells of each object, by its number.
-  @spec adopt(term, pid | nil | %{pos_integer => reference}) :: term
-  # With nobody there to be told, the objects live as long as their worker.
-  def adopt(term, nil), do: term
-
+  # With what tells of each object already, by its number.
+  @spec adopt(term, %{pos_integer => reference} | nil) :: term
   def adopt(%__MODULE__{handle: nil, number: number} = object, handles) when is_map(handles),
     do: %{object | handle: Map.get(handles, number)}
 
   def adopt(
-         %__MODULE__{handle: nil, pool: pool, place: {board, worker}, number: number} = object,
-         keeper
-       )
-       when is_atom(pool) and is_pid(board) and node(board) == node() and
-              is_integer(worker) and worker >= 0 and is_integer(number) and number > 0,
-       do: %{object | handle: Base.handle_new(keeper, pool, board, worker, number)}
+        %__MODULE__{handle: nil, pool: pool, place: {board, worker}, number: number} = object,
+        nil
+      )
+      when is_atom(pool) and is_pid(board) and node(board) == node() and
+             is_integer(worker) and worker >= 0 and is_integer(number) and number > 0,
+      do: %{object | handle: Base.handle_new(pool, board, worker, number)}
 
-  def adopt([head | tail], keeper), do: [adopt(head, keeper) | adopt(tail, keeper)]
+  def adopt([head | tail], handles), do: [adopt(head, handles) | adopt(tail, handles)]
 
-  def adopt(tuple, keeper) when is_tuple(tuple),
-    do: tuple |> Tuple.to_list() |> adopt(keeper) |> List.to_tuple()
+  def adopt(tuple, handles) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> adopt(handles) |> List.to_tuple()
 
-  def adopt(map, keeper) when is_map(map),
-    do: Map.new(:maps.to_list(map), &adopt(&1, keeper))
+  def adopt(map, handles) when is_map(map),
+    do: Map.new(:maps.to_list(map), &adopt(&1, handles))
 
-  def adopt(other, _keeper), do: other
+  def adopt(other, _handles), do: other
 
   @doc false
   # The worker that has the target of a request is to get it, which takes less to find it there.

@@ -272,6 +272,28 @@ defmodule Py.Cases.ObjectsTest do
       eventually(fn -> alive(pool) == before end)
     end
 
+    test "nobody gets those of a caller that is killed at any moment", %{pool: pool} do
+      before = alive(pool)
+
+      for n <- 1..300 do
+        caller = spawn(fn -> Enum.each(1..100, &thing(pool, &1)) end)
+        wait_micros(rem(n * 37, 600))
+        Process.exit(caller, :kill)
+      end
+
+      eventually(fn -> alive(pool) == before end)
+    end
+
+    @tag on: [:process]
+    test "those that are dropped while nobody hears of it", %{pool: pool} do
+      before = alive(pool)
+      holder = holder(fn -> for n <- 1..2_000, do: thing(pool, n) end)
+      assert alive(pool) == before + 2_000
+      Process.exit(Process.whereis(Py.Object.Keeper), :kill)
+      send(holder, :release)
+      eventually(fn -> alive(pool) == before end)
+    end
+
     test "a hundred thousand dropped at once", %{pool: pool} do
       before = alive(pool)
       code = "import py_things\n[py_things.Thing() for _ in range(100_000)]"
@@ -318,6 +340,11 @@ defmodule Py.Cases.ObjectsTest do
         assert Py.call(thing(pool, n), :double) == {:ok, 2 * n}
         :erlang.garbage_collect()
       end
+    end
+
+    defp wait_micros(micros) do
+      until = System.monotonic_time(:microsecond) + micros
+      Enum.find(Stream.cycle([:wait]), fn _ -> System.monotonic_time(:microsecond) >= until end)
     end
 
     defp alive(pool), do: eval!(pool, "import py_things\npy_things.alive()")

@@ -87,9 +87,9 @@ defmodule Py.Native.Base do
   @spec lane_calls(segment) :: non_neg_integer
   def lane_calls(_page), do: not_loaded()
 
-  # What is collected like any term, and then tells a process: `{:py_dropped, pool, board, worker, numbers}`
-  @spec handle_new(pid, atom, pid, non_neg_integer, non_neg_integer) :: reference
-  def handle_new(_keeper, _pool, _board, _worker, _number), do: not_loaded()
+  # What is collected like any term, and then tells Py.Object.Keeper: `{:py_dropped, pool, board, worker, numbers}`
+  @spec handle_new(atom, pid, non_neg_integer, non_neg_integer) :: reference
+  def handle_new(_pool, _board, _worker, _number), do: not_loaded()
 
   # A process of the operating system; a negative number is its group
   @spec kill(integer, non_neg_integer) :: :ok | {:error, reason}

@@ -10,9 +10,9 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use rustler::codegen_runtime::{NifReturnable, NifReturned, handle_nif_result};
 use rustler::sys::{
     ErlNifEnv, ErlNifPid, ErlNifTerm, enif_alloc_binary, enif_alloc_env, enif_free_env, enif_make_copy,
-    enif_make_resource_binary, enif_send,
+    enif_make_resource_binary, enif_send, enif_whereis_pid,
 };
-use rustler::{Env, LocalPid, NifResult, OwnedBinary, Resource, ResourceArc, SchedulerFlags, Term};
+use rustler::{Atom, Env, LocalPid, NifResult, OwnedBinary, Resource, ResourceArc, SchedulerFlags, Term};
 
 type GetVersion = unsafe extern "C" fn() -> *const c_char;
 
@@ -33,6 +33,16 @@ fn version(library: &Library) -> Result<String, libloading::Error> {
     // SAFETY: Py_GetVersion may be called before Python is initialised and returns a static string.
     let text = unsafe { CStr::from_ptr(get_version()) };
     Ok(text.to_string_lossy().into_owned())
+}
+
+/// The process that is registered under a name, for threads that are not the VM's.
+pub fn registered(name: Atom) -> Option<LocalPid> {
+    let mut pid = MaybeUninit::uninit();
+    // SAFETY: a thread of ours has no environment of its own, and on success the pid is written.
+    unsafe {
+        let found = enif_whereis_pid(std::ptr::null_mut(), name.as_c_arg(), pid.as_mut_ptr());
+        (found != 0).then(|| LocalPid::from_c_arg(pid.assume_init()))
+    }
 }
 
 /// A NIF that may take long, by what it is asked to do.

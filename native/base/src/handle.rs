@@ -6,7 +6,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use rustler::{Atom, Encoder, Env, LocalPid, OwnedEnv, Resource, ResourceArc};
+use rustler::{Atom, Encoder, LocalPid, OwnedEnv, Resource, ResourceArc};
+
+use crate::ffi;
 
 mod atoms {
     rustler::atoms! { py_dropped, keeper = "Elixir.Py.Object.Keeper" }
@@ -18,13 +20,17 @@ const SOON: Duration = Duration::from_millis(2);
 /// So many at most.
 const ENOUGH: usize = 1_000;
 
-/// Of which worker process of which pool it is, and who is told.
+/// How often it is looked for who is to be told, where there is nobody: it was killed, and is about to be
+/// started again; or all of Py is being stopped, and its workers with it.
+const AGAIN: Duration = Duration::from_millis(50);
+const TRIES: u32 = 100;
+
+/// Of which worker process of which pool it is.
 #[derive(Clone, Copy, PartialEq)]
-struct Owner {
-    keeper: LocalPid,
-    pool: Atom,
-    board: LocalPid,
-    worker: u64,
+pub struct Owner {
+    pub pool: Atom,
+    pub board: LocalPid,
+    pub worker: u64,
 }
 
 pub struct HandleResource {
@@ -35,27 +41,15 @@ pub struct HandleResource {
 #[rustler::resource_impl]
 impl Resource for HandleResource {}
 
-#[rustler::nif]
-fn handle_new(
-    keeper: LocalPid,
-    pool: Atom,
-    board: LocalPid,
-    worker: u64,
-    number: u64,
-) -> ResourceArc<HandleResource> {
-    ResourceArc::new(HandleResource { owner: Owner { keeper, pool, board, worker }, number })
+impl HandleResource {
+    pub fn new(owner: Owner, number: u64) -> ResourceArc<Self> {
+        ResourceArc::new(HandleResource { owner, number })
+    }
 }
 
-/// What stands for each of the objects that a worker's answer refers to, and its number. With nobody there to be
-/// told, the objects live as long as their worker.
-pub fn handles(
-    env: Env<'_>,
-    (pool, board, worker): (Atom, LocalPid, u64),
-    numbers: impl Iterator<Item = u64>,
-) -> Vec<(u64, ResourceArc<HandleResource>)> {
-    let Some(keeper) = env.whereis_pid(atoms::keeper()) else { return Vec::new() };
-    let owner = Owner { keeper, pool, board, worker };
-    numbers.map(|number| (number, ResourceArc::new(HandleResource { owner, number }))).collect()
+#[rustler::nif]
+fn handle_new(pool: Atom, board: LocalPid, worker: u64, number: u64) -> ResourceArc<HandleResource> {
+    HandleResource::new(Owner { pool, board, worker }, number)
 }
 
 impl Drop for HandleResource {
@@ -84,10 +78,20 @@ fn deliver(dropped: &Receiver<(Owner, u64)>) {
             }
         }
         for (owner, numbers) in together {
-            let Owner { keeper, pool, board, worker } = owner;
-            let message = |env| (atoms::py_dropped(), pool, board, worker, numbers).encode(env);
-            // Nobody is there to be told where the library is being stopped.
-            let _ = OwnedEnv::new().send_and_clear(&keeper, message);
+            tell(owner, &numbers);
         }
+    }
+}
+
+fn tell(Owner { pool, board, worker }: Owner, numbers: &[u64]) {
+    for _ in 0..TRIES {
+        let told = ffi::registered(atoms::keeper()).is_some_and(|keeper| {
+            let message = |env| (atoms::py_dropped(), pool, board, worker, numbers).encode(env);
+            OwnedEnv::new().send_and_clear(&keeper, message).is_ok()
+        });
+        if told {
+            return;
+        }
+        thread::sleep(AGAIN);
     }
 }

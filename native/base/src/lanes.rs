@@ -11,7 +11,7 @@ use rustler::{
     Atom, Binary, Encoder, Env, Error, LocalPid, NewBinary, NifResult, Resource, ResourceArc, Term,
 };
 
-use crate::handle::handles;
+use crate::handle::{HandleResource, Owner};
 use crate::segment::SegmentResource;
 
 mod atoms {
@@ -150,7 +150,8 @@ fn lanes_ask<'a>(
             let mut answer = NewBinary::new(env, lane.answer_len());
             lane.read(&mut answer).map_err(|_| Error::BadArg)?;
             let Some(numbers) = referred(&answer) else { return Ok(Term::from(answer)) };
-            let handles = handles(env, (pool, board, entry.worker), numbers);
+            let owner = Owner { pool, board, worker: entry.worker };
+            let handles: Vec<_> = numbers.map(|number| (number, HandleResource::new(owner, number))).collect();
             return Ok((handles, Term::from(answer)).encode(env));
         }
         let over = patience.is_over();
