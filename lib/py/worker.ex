@@ -36,9 +36,10 @@ defmodule Py.Worker do
     # The beginning of a frame whose end was not read yet, and how many bytes were read since it was started.
     partial: "",
     read: nil,
-    # Segments of ours: those that it has, and those that it reads.
+    # Segments of ours: those that it has, those that it reads, and how often it will still return one that it was lent before.
     known: MapSet.new(),
     lent: %{},
+    owed: %{},
     # Segments of its own, and what it is at.
     segments: %{},
     page: nil,
@@ -322,6 +323,29 @@ defmodule Py.Worker do
         {:ok,
          %{worker | known: MapSet.put(worker.known, id), lent: Map.put(worker.lent, id, segment)}},
       else: :error
+  end
+
+  @doc "What it was lent for a request that it gave back: it returns that too, when the request may be at another, or there again."
+  @spec unlend(t, Py.Segments.id()) :: t
+  def unlend(%{lent: lent, owed: owed} = worker, id) when is_map_key(lent, id),
+    do: %{worker | lent: Map.delete(lent, id), owed: Map.update(owed, id, 1, &(&1 + 1))}
+
+  # It was returned already.
+  def unlend(worker, _id), do: worker
+
+  @doc "It has returned a segment: the memory is free, or, with `nil`, it is not."
+  @spec returned(t, Py.Segments.id()) :: {Base.segment() | nil, t}
+  def returned(%{owed: owed} = worker, id) do
+    case owed do
+      %{^id => 1} -> {nil, %{worker | owed: Map.delete(owed, id)}}
+      %{^id => times} -> {nil, %{worker | owed: %{owed | id => times - 1}}}
+      _nothing -> give_lent(worker, id)
+    end
+  end
+
+  defp give_lent(worker, id) do
+    {memory, lent} = Map.pop(worker.lent, id)
+    {memory, %{worker | lent: lent}}
   end
 
   defp show(worker, id, segment, left \\ 100) do

@@ -132,6 +132,48 @@ defmodule Py.Cases.ProcessTest do
     assert Py.cancel(future) == :ok
   end
 
+  @read """
+  import time
+  def read(n, view):
+      assert view[:8] == n.to_bytes(8, 'big') and len(view) == 70_000, (n, bytes(view[:8]))
+      return n
+  """
+
+  # A worker whose threads are all at something gives back what waits there. It returns the memory of that when another request may
+  # have it already.
+  @tag pool: [size: 1, concurrency: 2, max_queue: 500, init: @read]
+  test "large requests that are given back, and cancelled, are read as they are", %{pool: pool} do
+    stop_at = System.monotonic_time(:millisecond) + 4_000
+    goes_on? = fn -> System.monotonic_time(:millisecond) < stop_at end
+
+    naps =
+      for _ <- 1..6 do
+        Task.async(fn ->
+          while(goes_on?, fn -> Py.call(:time, :sleep, [:rand.uniform(8) / 1000], on: pool) end)
+        end)
+      end
+
+    readers =
+      for number <- 1..60 do
+        Task.async(fn ->
+          while(goes_on?, fn ->
+            n = number * 1_000_000_000 + :rand.uniform(999_999_999)
+            view = Py.buffer(<<n::64, 0::size(69_992)-unit(8)>>)
+
+            case call(pool, :__main__, :read, [n, view], [], timeout: :rand.uniform(60)) do
+              {:error, %{kind: kind}} when kind in [:timeout, :overloaded] -> :ok
+              result -> assert result == {:ok, n}
+            end
+          end)
+        end)
+      end
+
+    Task.await_many(naps ++ readers, 60_000)
+    assert Py.Pool.info(pool).restarts == 0
+  end
+
+  defp while(goes_on?, fun), do: if(goes_on?.(), do: fun.() && while(goes_on?, fun), else: :ok)
+
   @tag pool: [size: 1]
   test "a large request that is cancelled while it waits leaves its memory to the next", %{
     pool: pool

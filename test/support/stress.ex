@@ -14,7 +14,7 @@ defmodule Py.Stress do
   @doc "What the pool needs as its `init:`."
   def init do
     """
-    import asyncio, threading, time
+    import asyncio, gc, threading, time
 
     started = []
 
@@ -50,6 +50,27 @@ defmodule Py.Stress do
     def leave(n):
         note(n)
         raise SystemExit(n)
+
+    class Thing:
+        def __init__(self, n):
+            self.n = n
+
+        def number(self, other=None):
+            note(self.n)
+            assert other is None or other is self
+            return self.n
+
+        def copies(self, count):
+            return [Thing(self.n) for _ in range(count)]
+
+    def things():
+        gc.collect()
+        return sum(type(one) is Thing for one in gc.get_objects())
+
+    def read(n, view):
+        note(n)
+        assert bytes(view[:4]) == n.to_bytes(4, "big") and len(view) == 70_000
+        return view
 
     def strange(n):
         note(n)
@@ -93,6 +114,9 @@ defmodule Py.Stress do
     {:yield, 3, [:returned]},
     {:cancel, 8, [:returned, :cancelled]},
     {:cast, 3, [:cast]},
+    {:object, 4, [:returned]},
+    {:objects, 2, [:returned]},
+    {:buffer, 3, [:returned]},
     {:gather, 2, [:returned]},
     {:burst, 1, [:returned, :cancelled]}
   ]
@@ -266,6 +290,25 @@ defmodule Py.Stress do
     with {:ok, "echo"} <- Py.getattr(:__main__, "echo.__name__", o) do
       Py.call(:__main__, "echo.__call__", [n], o)
     end
+  end
+
+  # The second request is the one that is counted.
+  defp perform(:object, n, o) do
+    with {:ok, %Py.Object{} = thing} <- Py.call(:__main__, :Thing, [n], o),
+         do: Py.call(thing, :number, [thing], Keyword.take(o, [:timeout]))
+  end
+
+  defp perform(:objects, n, o) do
+    with {:ok, thing} <- Py.call(:__main__, :Thing, [n], o),
+         {:ok, things} <- Py.call(thing, :copies, [:rand.uniform(50)], Keyword.take(o, [:timeout])),
+         do: Py.call(Enum.random(things), :number)
+  end
+
+  defp perform(:buffer, n, o) do
+    binary = <<n::32, 0::size(69_996)-unit(8)>>
+
+    with {:ok, same} <- Py.call(:__main__, :read, [n, Py.buffer(binary)], o),
+         do: if(same == binary, do: {:ok, n}, else: {:ok, same})
   end
 
   defp perform(:await, n, o), do: n |> slow(o) |> Py.await()

@@ -89,16 +89,9 @@ defmodule Py.Switchboard.Listener do
   end
 
   def frame({:returned, segment}, port, state) do
-    worker = Roster.worker(state.roster, port)
-
-    case Map.pop(worker.lent, segment) do
-      {nil, _lent} ->
-        state
-
-      {memory, lent} ->
-        Segments.put(state.pool.board.segments, segment, memory)
-        Requests.put(state, %{worker | lent: lent})
-    end
+    {memory, worker} = Worker.returned(Roster.worker(state.roster, port), segment)
+    if memory, do: Segments.put(state.pool.board.segments, segment, memory)
+    Requests.put(state, worker)
   end
 
   def frame({:dropped, segment}, port, state),
@@ -212,10 +205,7 @@ defmodule Py.Switchboard.Listener do
   defp keep_lent(state, %{shared: nil}, _port), do: state
 
   defp keep_lent(state, %{shared: {segment, _memory, _len}}, port),
-    do: %{
-      state
-      | roster: Roster.update(state.roster, port, &%{&1 | lent: Map.delete(&1.lent, segment)})
-    }
+    do: %{state | roster: Roster.update(state.roster, port, &Worker.unlend(&1, segment))}
 
   # A segment is sent before the frame that names it, on another way.
   defp receive_segment(worker, segment) do
