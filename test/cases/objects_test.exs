@@ -294,6 +294,32 @@ defmodule Py.Cases.ObjectsTest do
       eventually(fn -> alive(pool) == before end)
     end
 
+    @tag on: [:thread], pool: [size: 2]
+    test "a finalizer that takes its time keeps nothing else waiting", %{pool: pool} do
+      before = alive(pool)
+
+      slow =
+        "import time, py_things\nclass Slow:\n  def __init__(self): self.thing = py_things.Thing()\n" <>
+          "  def __del__(self): time.sleep(3)\nSlow()"
+
+      holder = holder(fn -> for _ <- 1..3, do: eval!(pool, slow) end)
+      others = holder(fn -> for n <- 1..2_000, do: thing(pool, n) end)
+      assert alive(pool) == before + 2_003
+      send(holder, :release)
+      Process.sleep(50)
+      # An interrupt, which nothing is to be in front of.
+      spin = "import time, py_things\nwhile True: time.sleep(0.001)"
+      busy = Py.async_call(:time, :sleep, [60], on: pool)
+      assert error(eval(pool, spin, %{}, timeout: 100)).kind == :timeout
+      eventually(fn -> Py.Pool.info(pool).running == 1 end)
+      # The finalizers are not through yet.
+      assert alive(pool) > before + 2_000
+      Py.cancel(busy)
+      send(others, :release)
+      eventually(fn -> alive(pool) in before..(before + 3) end)
+      eventually(fn -> alive(pool) == before end)
+    end
+
     test "a hundred thousand dropped at once", %{pool: pool} do
       before = alive(pool)
       code = "import py_things\n[py_things.Thing() for _ in range(100_000)]"

@@ -151,7 +151,8 @@ fn lanes_ask<'a>(
             lane.read(&mut answer).map_err(|_| Error::BadArg)?;
             let Some(numbers) = referred(&answer) else { return Ok(Term::from(answer)) };
             let owner = Owner { pool, board, worker: entry.worker };
-            let handles: Vec<_> = numbers.map(|number| (number, HandleResource::new(owner, number))).collect();
+            let handles: Vec<_> =
+                numbers.map(|number| (number, HandleResource::new(owner, number))).collect();
             return Ok((handles, Term::from(answer)).encode(env));
         }
         let over = patience.is_over();

@@ -1,5 +1,4 @@
-//! Small jobs that need the GIL, for threads that must not wait for it: schedulers that collect an
-//! object of Python's, the watch that stops a call.
+//! Small jobs that need the GIL, for threads that must not wait for it, such as the watch that stops a call.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,9 +10,6 @@ use pyo3::prelude::*;
 use crate::interpreter::Interpreter;
 use crate::ticket::{Phase, Ticket};
 
-/// Objects that are let go of before others may have the GIL.
-const RELEASE_AT_ONCE: usize = 1_000;
-
 /// How long a thread that cannot be interrupted just now is left alone.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -24,14 +20,12 @@ enum Errand {
     ForgetPool(usize),
     TellStacks(Arc<Ticket>),
     FlushStreams,
-    /// There is something in `releases`.
-    Release,
+    InterruptReleases,
 }
 
 pub struct Errands {
     sender: Sender<Errand>,
     receiver: Mutex<Option<Receiver<Errand>>>,
-    releases: Mutex<Vec<Py<PyAny>>>,
     /// Whether somebody is on the way to the streams.
     flushes: AtomicBool,
 }
@@ -39,12 +33,7 @@ pub struct Errands {
 impl Default for Errands {
     fn default() -> Self {
         let (sender, receiver) = channel();
-        Errands {
-            sender,
-            receiver: Mutex::new(Some(receiver)),
-            releases: Mutex::default(),
-            flushes: AtomicBool::new(false),
-        }
+        Errands { sender, receiver: Mutex::new(Some(receiver)), flushes: AtomicBool::new(false) }
     }
 }
 
@@ -76,41 +65,19 @@ impl Errands {
         }
     }
 
-    pub fn release(&self, object: Py<PyAny>) {
-        let mut releases = lock(&self.releases);
-        releases.push(object);
-        if releases.len() == 1 {
-            drop(releases);
-            self.send(Errand::Release);
-        }
+    pub fn interrupt_releases(&self) {
+        self.send(Errand::InterruptReleases);
     }
 
     fn send(&self, errand: Errand) {
         // The receiver lives as long as the interpreter.
         let _ = self.sender.send(errand);
     }
-
-    fn release_all(&self, py: Python<'_>) {
-        loop {
-            let some: Vec<_> = {
-                let mut releases = lock(&self.releases);
-                let keep = releases.len().saturating_sub(RELEASE_AT_ONCE);
-                releases.drain(keep..).collect()
-            };
-            if some.is_empty() {
-                return;
-            }
-            for object in some {
-                drop(object.into_bound(py));
-            }
-            py.detach(std::thread::yield_now);
-        }
-    }
 }
 
 pub fn spawn(interpreter: &'static Interpreter) -> std::io::Result<()> {
     let receiver = Mutex::new(lock(&interpreter.errands.receiver).take().expect("spawned once"));
-    // Finalizers run here: user code, with the stack that user code gets.
+    // Some of it is user code, with the stack that user code gets.
     let thread = crate::runner::thread("py-errands");
     let serve = move |py: Python<'_>| {
         while let Ok(errand) = crate::runner::idle(py, interpreter, || lock(&receiver).recv()) {
@@ -142,8 +109,8 @@ fn run(py: Python<'_>, interpreter: &'static Interpreter, errand: Errand) {
             interpreter.errands.flushes.store(false, Ordering::Relaxed);
             interpreter.hooks.flush_streams.bind(py).call0().map(drop)
         }
-        Errand::Release => {
-            interpreter.errands.release_all(py);
+        Errand::InterruptReleases => {
+            interpreter.releases.interrupt(interpreter, py);
             Ok(())
         }
     };

@@ -21,6 +21,7 @@ use crate::gate::Gate;
 use crate::inline::{Visit, Visitors};
 use crate::memory::MemoryType;
 use crate::question::Questions;
+use crate::release::Releases;
 use crate::request::{Source, no_such_module};
 use crate::routes::Routes;
 use crate::scheduler::Scheduler;
@@ -41,6 +42,7 @@ pub struct Interpreter {
     pub(crate) routes: Routes,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) errands: Errands,
+    pub(crate) releases: Releases,
     pub questions: Questions,
     pub(crate) gate: Gate,
     #[cfg(not(feature = "limited"))]
@@ -168,6 +170,7 @@ impl Interpreter {
             routes: Routes::default(),
             scheduler,
             errands: Errands::default(),
+            releases: Releases::default(),
             questions: Questions::default(),
             gate: Gate::new(py),
             #[cfg(not(feature = "limited"))]
@@ -414,12 +417,13 @@ impl Interpreter {
     }
 
     /// Lets go of what a pool kept.
-    pub(crate) fn forget_pool(&self, py: Python<'_>, pool: usize) {
+    pub(crate) fn forget_pool(&'static self, py: Python<'_>, pool: usize) {
         let base = self.bases.with(py, |bases| bases.remove(&pool));
         let Some(base) = base else { return };
-        if let Err(error) = self.hooks.forget_base.bind(py).call1((base.into_bound(py),)) {
+        if let Err(error) = self.hooks.forget_base.bind(py).call1((base.bind(py),)) {
             error.write_unraisable(py, None);
         }
+        self.release(base.into_any());
     }
 
     pub(crate) fn run_code<'py>(
@@ -574,8 +578,8 @@ impl Interpreter {
     }
 
     /// Lets go of an object from a thread that must not wait for the GIL.
-    pub fn release(&self, object: Py<PyAny>) {
-        self.errands.release(object);
+    pub fn release(&'static self, object: Py<PyAny>) {
+        self.releases.release(self, object);
     }
 }
 

@@ -25,6 +25,7 @@ mod natives;
 mod pool;
 mod question;
 mod queue;
+mod release;
 mod request;
 mod routes;
 mod runner;

@@ -37,9 +37,10 @@ fn watch(interpreter: &'static Interpreter) {
     let scheduler = &interpreter.scheduler;
     let (mut idle, mut stalled) = (0, 0);
     for tick in 0_u32.. {
-        idle = if scheduler.is_busy() || has_visitors(interpreter) { 0 } else { idle + 1 };
+        let is_busy = || has_visitors(interpreter) || interpreter.releases.is_busy();
+        idle = if scheduler.is_busy() || is_busy() { 0 } else { idle + 1 };
         if idle > LINGER {
-            scheduler.sleep_watch(|| has_visitors(interpreter));
+            scheduler.sleep_watch(is_busy);
         }
         std::thread::sleep(TICK);
         scheduler.pass_tick();
@@ -76,6 +77,7 @@ fn sweep(interpreter: &'static Interpreter, now: Instant) {
         }
     }
     look_after_visitors(interpreter, now);
+    interpreter.releases.look(interpreter, now);
     match interpreter.host.inbox() {
         Some(inbox) if scheduler.is_stuck(now) => inbox.give_up(),
         Some(_) => {}

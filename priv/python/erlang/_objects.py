@@ -55,8 +55,9 @@ def refer(value: object) -> tuple[str, Atom | None, Place | None, int | None]:
 
 def drop(numbers: Iterable[int]) -> None:
     """Let go of objects: nobody refers to them any more."""
-    for number in numbers:
-        _kept.pop(number, None)
+    # All of them, whatever the finalizer of one does, and also if it is interrupted.
+    dead = [_kept.pop(number, None) for number in numbers]
+    dead.clear()
 
 
 def find(fields: dict[str, Any]) -> object:
