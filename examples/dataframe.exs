@@ -11,7 +11,10 @@ defmodule Sales do
     {:ok, _pool} = Py.Pool.start_link([name: pool] ++ options)
 
     sales = Py.call!(:polars, :read_csv, [csv()], on: pool)
-    IO.puts("#{kind}: #{Py.Object.type(sales)} of #{Enum.join(Tuple.to_list(Py.getattr!(sales, :shape)), " x ")}")
+
+    IO.puts(
+      "#{kind}: #{Py.Object.type(sales)} of #{Enum.join(Tuple.to_list(Py.getattr!(sales, :shape)), " x ")}"
+    )
 
     # Expressions are objects as well. What a frame gives is one where it has no Elixir value.
     large = Py.call!(sales, :filter, [column(pool, "amount") |> Py.call!(:gt, [400])])
@@ -19,7 +22,10 @@ defmodule Sales do
     totals =
       large
       |> Py.call!(:group_by, ["city"])
-      |> Py.call!(:agg, [column(pool, "amount") |> Py.call!(:sum), Py.call!(:polars, :len, [], on: pool)])
+      |> Py.call!(:agg, [
+        column(pool, "amount") |> Py.call!(:sum),
+        Py.call!(:polars, :len, [], on: pool)
+      ])
       |> Py.call!(:sort, ["city"])
 
     # Small, and made of plain values: a list of maps.
@@ -37,7 +43,11 @@ defmodule Sales do
   defp csv do
     path = Path.expand("../_build/sales.csv", __DIR__)
     File.mkdir_p!(Path.dirname(path))
-    File.write!(path, ["city,amount\n" | for({city, amount} <- sales(), do: "#{city},#{amount}\n")])
+
+    File.write!(path, [
+      "city,amount\n" | for({city, amount} <- sales(), do: "#{city},#{amount}\n")
+    ])
+
     path
   end
 

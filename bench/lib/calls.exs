@@ -91,7 +91,8 @@ defmodule Py.Bench.Calls do
       %Case{
         id: "O1",
         unit: "us",
-        what: "one after another: a function that returns its argument, a method that does, one that returns an object",
+        what:
+          "one after another: a function that returns its argument, a method that does, one that returns an object",
         ways: Pools.both(&methods/1)
       }
     ]

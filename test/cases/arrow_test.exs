@@ -17,11 +17,17 @@ defmodule Py.Cases.ArrowTest do
   defp run(pool, code, variables \\ %{}),
     do: eval(pool, "import erlang, sys, io, polars, pyarrow, pyarrow.ipc\n" <> code, variables)
 
-  test "batches, tables and frames are objects, which libraries hand on without a copy", %{pool: pool} do
+  test "batches, tables and frames are objects, which libraries hand on without a copy", %{
+    pool: pool
+  } do
     arrow pool do
-      made = "pyarrow.record_batch({'n': list(range(100_000)), 'city': ['Oslo', 'Rome'] * 50_000})"
+      made =
+        "pyarrow.record_batch({'n': list(range(100_000)), 'city': ['Oslo', 'Rome'] * 50_000})"
+
       {:ok, %Py.Object{} = batch} = run(pool, made)
-      assert {Py.Object.type(batch), Py.Object.length(batch)} == {"pyarrow.lib.RecordBatch", {:ok, 100_000}}
+
+      assert {Py.Object.type(batch), Py.Object.length(batch)} ==
+               {"pyarrow.lib.RecordBatch", {:ok, 100_000}}
 
       # By __arrow_c_array__ to polars, and by __arrow_c_stream__ back.
       {:ok, %Py.Object{} = frame} = Py.call(:polars, :DataFrame, [batch], on: pool)
@@ -37,14 +43,20 @@ defmodule Py.Cases.ArrowTest do
       {:ok, sums} = Py.call(sums, :sort, ["city"])
 
       assert Py.call(sums, :to_dicts) ==
-               {:ok, [%{"city" => "Oslo", "n" => 2_499_950_000}, %{"city" => "Rome", "n" => 2_500_000_000}]}
+               {:ok,
+                [
+                  %{"city" => "Oslo", "n" => 2_499_950_000},
+                  %{"city" => "Rome", "n" => 2_500_000_000}
+                ]}
     end
   end
 
   test "IPC bytes are read where they are", %{pool: pool} do
     arrow pool do
       # What Explorer.DataFrame.dump_ipc_stream!/1 gives, and load_ipc_stream!/1 takes.
-      made = "out = io.BytesIO()\npolars.DataFrame({'n': range(100_000)}).write_ipc_stream(out)\nout.getvalue()"
+      made =
+        "out = io.BytesIO()\npolars.DataFrame({'n': range(100_000)}).write_ipc_stream(out)\nout.getvalue()"
+
       {:ok, bytes} = run(pool, made)
       assert is_binary(bytes) and byte_size(bytes) > 800_000
 
@@ -78,7 +90,8 @@ defmodule Py.Cases.ArrowTest do
             {"out = io.BytesIO()\nout.write(bytes(50_000_000))\nout.getvalue()", false},
             {"pyarrow.py_buffer(bytes(50_000_000))", false},
             # Whoever has the buffer may write to it.
-            {"sink = pyarrow.BufferOutputStream()\nsink.write(bytes(50_000_000))\nsink.getvalue()", true}
+            {"sink = pyarrow.BufferOutputStream()\nsink.write(bytes(50_000_000))\nsink.getvalue()",
+             true}
           ] do
         :erlang.garbage_collect()
         before = :erlang.memory(:binary)
@@ -102,7 +115,9 @@ defmodule Py.Cases.ArrowTest do
         assert {code, Array.from(object)} == {code, {:ok, Array.new(ints, {:s, 64}, {3})}}
       end
 
-      assert run(pool, "erlang.array(pyarrow.array([True, False]))") == {:ok, Array.new(<<1, 0>>, {:bool, 8}, {2})}
+      assert run(pool, "erlang.array(pyarrow.array([True, False]))") ==
+               {:ok, Array.new(<<1, 0>>, {:bool, 8}, {2})}
+
       # numpy's way to leave a number out.
       assert {:ok, %Array{dtype: {:f, 64}, data: <<1.0::float-native, _nan::64>>}} =
                run(pool, "erlang.array(pyarrow.array([1, None]))")
@@ -111,7 +126,9 @@ defmodule Py.Cases.ArrowTest do
       assert error(run(pool, "erlang.array(polars.Series(['a', 'b']))")).type == "TypeError"
       # The other way, on the memory of the binary.
       array = Array.new(ints, {:s, 64}, {3})
-      assert run(pool, "pyarrow.array(x).to_pylist(), polars.Series(x).to_list()", %{x: array}) == {:ok, {[1, 2, 3], [1, 2, 3]}}
+
+      assert run(pool, "pyarrow.array(x).to_pylist(), polars.Series(x).to_list()", %{x: array}) ==
+               {:ok, {[1, 2, 3], [1, 2, 3]}}
     end
   end
 end

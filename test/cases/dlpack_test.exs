@@ -90,7 +90,11 @@ defmodule Py.Cases.DlpackTest do
   """
 
   setup %{pool: pool} do
-    case exec(pool, "import sys, types\nm = types.ModuleType('dl_libraries')\nexec(code, m.__dict__)\nsys.modules['dl_libraries'] = m", %{code: @libraries}) do
+    case exec(
+           pool,
+           "import sys, types\nm = types.ModuleType('dl_libraries')\nexec(code, m.__dict__)\nsys.modules['dl_libraries'] = m",
+           %{code: @libraries}
+         ) do
       :ok -> :ok
       {:error, %{type: "ModuleNotFoundError"}} -> %{pool: nil}
     end
@@ -115,7 +119,9 @@ defmodule Py.Cases.DlpackTest do
             {"c8", {:c, 64}}
           ],
           class <- ["Tensor", "Old"] do
-        code = "a = numpy.arange(6).astype('#{name}').reshape(2, 3)\nerlang.array(#{class}(a)), a.tobytes()"
+        code =
+          "a = numpy.arange(6).astype('#{name}').reshape(2, 3)\nerlang.array(#{class}(a)), a.tobytes()"
+
         assert {:ok, {%Array{} = array, bytes}} = run(pool, code)
         assert {name, array} == {name, Array.new(bytes, dtype, {2, 3})}
       end
@@ -169,10 +175,13 @@ defmodule Py.Cases.DlpackTest do
 
         plain = %{array | dtype: {:u, bits}}
 
-        assert run(pool, through("[erlang.array(y) for y in (x, Through(x), Tensor(x.bits))]"), %{x: array}) ==
+        assert run(pool, through("[erlang.array(y) for y in (x, Through(x), Tensor(x.bits))]"), %{
+                 x: array
+               }) ==
                  {:ok, [array, array, plain]}
 
-        assert run(pool, "x.data", %{x: %{array | shape: {4}}}) |> error() |> Map.get(:kind) == :encode
+        assert run(pool, "x.data", %{x: %{array | shape: {4}}}) |> error() |> Map.get(:kind) ==
+                 :encode
       end
     end
   end
@@ -219,7 +228,9 @@ defmodule Py.Cases.DlpackTest do
       end
 
       # Without a version nobody can be told that the memory is read-only.
-      assert %{type: "BufferError", message: message} = error(run(pool, "x.__dlpack__()", %{x: array}))
+      assert %{type: "BufferError", message: message} =
+               error(run(pool, "x.__dlpack__()", %{x: array}))
+
       assert message =~ "writable: true"
       own = %{array | writable: true}
       plain = {"dltensor", {1, 4, 16, 1}, {2, 3}, {3, 1}, nil, data, 0}
@@ -238,7 +249,9 @@ defmodule Py.Cases.DlpackTest do
       tensor = Array.to_nx(Array.new(data, {:bf, 16}, {2}))
       assert %{__struct__: Nx.Tensor, type: {:bf, 16}} = tensor
       assert Array.from_nx(tensor) == Array.new(data, {:bf, 16}, {2})
-      assert run(pool, "x.dtype, erlang.array(x)", %{x: tensor}) == {:ok, {"bfloat16", Array.new(data, {:bf, 16}, {2})}}
+
+      assert run(pool, "x.dtype, erlang.array(x)", %{x: tensor}) ==
+               {:ok, {"bfloat16", Array.new(data, {:bf, 16}, {2})}}
     end
   end
 
@@ -313,7 +326,8 @@ defmodule Py.Cases.DlpackTest do
         assert run(pool, code) == {:ok, Array.new("abcdef", {:u, 8}, {2, 3})}
         used = if major == "None", do: "used_dltensor", else: "used_dltensor_versioned"
         # It was copied.
-        assert run(pool, "sys.dl_raw.deleted, api.PyCapsule_GetName(sys.dl_raw.capsule)") == {:ok, {1, used}}
+        assert run(pool, "sys.dl_raw.deleted, api.PyCapsule_GetName(sys.dl_raw.capsule)") ==
+                 {:ok, {1, used}}
       end
 
       in_node? = run(pool, "__import__('os').getpid()") == {:ok, String.to_integer(System.pid())}
@@ -321,7 +335,9 @@ defmodule Py.Cases.DlpackTest do
       # A process whose garbage goes with it.
       Task.await(
         Task.async(fn ->
-          made = "sys.dl_raw = Raw(bytes(range(256)) * 400, (102_400,))\nerlang.array(sys.dl_raw, copy=False)"
+          made =
+            "sys.dl_raw = Raw(bytes(range(256)) * 400, (102_400,))\nerlang.array(sys.dl_raw, copy=False)"
+
           assert {:ok, array} = run(pool, made)
           assert byte_size(array.data) == 102_400
           assert run(pool, "sys.dl_raw.deleted") == {:ok, if(in_node?, do: 0, else: 1)}
@@ -355,18 +371,30 @@ defmodule Py.Cases.DlpackTest do
             {"major=2", "version 2"},
             {"name=b'other'", "no capsule"}
           ] do
-        code = "r = Raw(#{arguments})\ntry: erlang.array(r)\nexcept Exception as e: m = str(e)\nm, r.deleted"
+        code =
+          "r = Raw(#{arguments})\ntry: erlang.array(r)\nexcept Exception as e: m = str(e)\nm, r.deleted"
+
         deleted = if arguments =~ "name", do: 0, else: 1
         assert {:ok, {message, ^deleted}} = run(pool, code)
         assert {arguments, message =~ text, message} == {arguments, true, message}
       end
 
       # No elements are nowhere.
-      assert run(pool, "erlang.array(Raw(shape=(0, 3), null=True))") == {:ok, Array.new("", {:u, 8}, {0, 3})}
-      assert run(pool, "erlang.array(Raw(offset=1, shape=(3,)))") == {:ok, Array.new("bcd", {:u, 8}, {3})}
+      assert run(pool, "erlang.array(Raw(shape=(0, 3), null=True))") ==
+               {:ok, Array.new("", {:u, 8}, {0, 3})}
+
+      assert run(pool, "erlang.array(Raw(offset=1, shape=(3,)))") ==
+               {:ok, Array.new("bcd", {:u, 8}, {3})}
+
       used = "c = Raw().__dlpack__()\nf = sys.modules['_erlang'].from_dlpack\nf(c)\nf(c)"
       assert error(run(pool, used)).message =~ "unused"
-      for junk <- ["None", "object()", "b'x'"], do: assert(error(run(pool, "sys.modules['_erlang'].from_dlpack(#{junk})")).type == "TypeError")
+
+      for junk <- ["None", "object()", "b'x'"],
+          do:
+            assert(
+              error(run(pool, "sys.modules['_erlang'].from_dlpack(#{junk})")).type == "TypeError"
+            )
+
       lend = "sys.modules['_erlang'].to_dlpack(memoryview(b'abcd'), 1, "
 
       for {rest, type} <- [
@@ -389,7 +417,11 @@ defmodule Py.Cases.DlpackTest do
       assert %{type: "TypeError", message: message} = error(Array.from(tensor))
       assert message =~ "this Gpu are on cuda:1"
       # Another library gets the capsule itself.
-      assert exec(pool, "import dl_libraries\ndl_libraries.take = lambda t: t.__dlpack__(stream=2)") == :ok
+      assert exec(
+               pool,
+               "import dl_libraries\ndl_libraries.take = lambda t: t.__dlpack__(stream=2)"
+             ) == :ok
+
       assert Py.call("dl_libraries", "take", [tensor], on: pool) == {:ok, "an address"}
     end
   end

@@ -502,6 +502,8 @@ defmodule Py.Cases.EncoderTest do
     assert {:ok, names} = eval(pool, code)
     # Of these the native side makes what they hold.
     native = ["Elixir.Py.Buffer", "Elixir.Py.Bytes"]
-    assert Enum.sort(names ++ native) == Enum.sort(Enum.map(Py.Encoding.structs(), &Atom.to_string/1))
+
+    assert Enum.sort(names ++ native) ==
+             Enum.sort(Enum.map(Py.Encoding.structs(), &Atom.to_string/1))
   end
 end

@@ -138,7 +138,10 @@ defmodule Py.Cases.LoadTest do
     assert Py.await(future) == {:ok, 1}
     assert Py.Pool.info(pool).retired >= 18
     # No later test is to find the main thread there.
-    eventually(fn -> eval(pool, "import threading\nthreading.current_thread() is threading.main_thread()") == {:ok, true} end)
+    eventually(fn ->
+      eval(pool, "import threading\nthreading.current_thread() is threading.main_thread()") ==
+        {:ok, true}
+    end)
   end
 
   defp overloaded?({:error, %Py.Error{kind: :overloaded}}), do: true

@@ -46,8 +46,11 @@ defmodule Py.Cases.TypeTableTest do
   defp examples("`Py.Array`, tensor of Nx", "array of numpy's, read-only"),
     do: [{:see, "arrays_test.exs"}]
 
-  defp examples("the same of a type that numpy lacks, such as `{:bf, 16}`", "`erlang.Tensor`, with DLPack"),
-    do: [{:see, "dlpack_test.exs"}]
+  defp examples(
+         "the same of a type that numpy lacks, such as `{:bf, 16}`",
+         "`erlang.Tensor`, with DLPack"
+       ),
+       do: [{:see, "dlpack_test.exs"}]
 
   defp examples("list, tuple, map", "`list`, `tuple`, `dict`") do
     [
@@ -107,7 +110,8 @@ defmodule Py.Cases.TypeTableTest do
     [{:see, "values_test.exs"}, {:python, enum("IntEnum"), 2}]
   end
 
-  defp examples("", "`pyarrow.Buffer`"), do: [{:see, "arrow_test.exs"}, {:see, "../python/test_decode.py"}]
+  defp examples("", "`pyarrow.Buffer`"),
+    do: [{:see, "arrow_test.exs"}, {:see, "../python/test_decode.py"}]
 
   defp examples("", "`UUID`, `Fraction`, paths of `pathlib`") do
     [

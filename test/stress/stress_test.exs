@@ -78,6 +78,7 @@ defmodule Py.StressTest do
 
     # The pool's four and those that take over from one that blocks; a thread is never given up for these sleeps.
     assert {later.threads - before.threads <= 8, seed} == {true, seed}
+
     if kind == :thread,
       do: assert(%{retired: 0, size: 4} = Py.Pool.info(pool)),
       else: assert(%{restarts: 0, size: 1} = Py.Pool.info(pool))

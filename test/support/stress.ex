@@ -300,7 +300,8 @@ defmodule Py.Stress do
 
   defp perform(:objects, n, o) do
     with {:ok, thing} <- Py.call(:__main__, :Thing, [n], o),
-         {:ok, things} <- Py.call(thing, :copies, [:rand.uniform(50)], Keyword.take(o, [:timeout])),
+         {:ok, things} <-
+           Py.call(thing, :copies, [:rand.uniform(50)], Keyword.take(o, [:timeout])),
          do: Py.call(Enum.random(things), :number)
   end
 

@@ -78,7 +78,9 @@ defmodule Mix.Tasks.Compile.PyNative do
   # Without it all works, and workers start later.
   defp bytecode(python) do
     for python <- python,
-        {result, what} <- [Bytecode.update(python, read(bytecode_manifest()), Mix.Project.app_path())],
+        {result, what} <- [
+          Bytecode.update(python, read(bytecode_manifest()), Mix.Project.app_path())
+        ],
         result == :error or write(bytecode_manifest(), what) != :ok,
         do: what
   end
