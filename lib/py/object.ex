@@ -23,11 +23,11 @@ defmodule Py.Object do
   ## Where it is, and how long
 
   It lives as long as something in Elixir refers to it or something in Python does; when the last reference of Elixir's is
-  collected it is let go of, soon, on a thread of Python's.
+  collected it is let go of, soon, on a thread of Python's. A `__del__` that takes more than 30 s is interrupted.
 
   An object of the node can be used in every pool `in: :thread`. One of a pool of processes is in one worker process, where
-  each call that has it is made; if that ends, so does the object, and calls are errors of kind `:not_available`, as they are
-  in another pool or on another node. `copy/2` moves one, by `pickle`. A call can have objects of one worker only.
+  each call that has it is made; if that ends, or is replaced (`max_calls:` and others of `Py.Pool`), so does the object, and
+  calls are errors of kind `:not_available`, as they are in another pool or on another node. `copy/2` moves one, by `pickle`. A call can have objects of one worker only.
 
   What a call has as arguments lives until it has begun; in a pool of processes, of a `Py.async_call/4`, for as long as its
   future is referred to.
