@@ -145,7 +145,8 @@ defmodule Py.Cases.BuffersTest do
           "memoryview(sys.py_bytes).cast('H')"
         ] do
       {grown, {:ok, binary}} = growth(fn -> eval(pool, @kept <> code) end)
-      assert {code, references(pool)} == {code, before + 1}
+      # That of the binary before is let go of on a thread of Python's.
+      eventually(fn -> {code, references(pool)} == {code, before + 1} end)
       assert grown < @mega + 100_000
       assert binary_part(binary, 0, 250) == :binary.list_to_bin(Enum.to_list(0..249))
       # A part keeps all of it, and a copy of that does not.

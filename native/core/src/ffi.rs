@@ -437,6 +437,7 @@ pub fn interrupt_signal() -> c_int {
 /// the child with SIGTERM would shut the node down.
 pub fn reset_signals_in_forked_children() {
     extern "C" fn reset() {
+        crate::fork::become_child();
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGCHLD] {
             // SAFETY: signal() is async-signal-safe, and the default action is always valid.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
@@ -838,6 +839,9 @@ pub fn capsule_function(capsule: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
 /// A capsule that owns a value. Its name tells what type that is.
 fn capsule<'py, T>(py: Python<'py>, name: &'static CStr, value: T) -> PyResult<Bound<'py, PyAny>> {
     unsafe extern "C" fn release<T>(capsule: *mut ffi::PyObject) {
+        if crate::fork::is_child() {
+            return;
+        }
         // SAFETY: only capsules of the function around this have this destructor, and it runs once; the
         // pointer is asked for by the name that the capsule has.
         unsafe {

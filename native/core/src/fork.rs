@@ -1,5 +1,6 @@
-//! Children that Python code forks. They have none of our threads, and what another thread had locked when
-//! they were forked is locked in them for ever: nothing that takes a lock of ours runs there.
+//! Children that Python code forked, in the node for the moments until they run another program. They have none of
+//! our threads, and what another thread had locked when they were forked is locked in them for ever: nothing that
+//! takes a lock of ours or of the BEAM's runs there, and what Python's collector would free that way is left.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

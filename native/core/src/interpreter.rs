@@ -579,7 +579,11 @@ impl Interpreter {
 
     /// Lets go of an object from a thread that must not wait for the GIL.
     pub fn release(&'static self, object: Py<PyAny>) {
-        self.releases.release(self, object);
+        if crate::fork::is_child() {
+            std::mem::forget(object);
+        } else {
+            self.releases.release(self, object);
+        }
     }
 }
 

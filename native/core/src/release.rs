@@ -30,13 +30,13 @@ pub struct Releases {
 #[derive(Default)]
 struct State {
     objects: Vec<Py<PyAny>>,
-    threads: Vec<Arc<Mutex<Bearer>>>,
+    threads: Vec<Arc<Mutex<Progress>>>,
     waiting: usize,
 }
 
 /// What one thread is at.
 #[derive(Default)]
-struct Bearer {
+struct Progress {
     thread: Option<ThreadId>,
     since: Option<Instant>,
     /// Somebody is on the way to interrupt it.
@@ -44,7 +44,7 @@ struct Bearer {
     was_interrupted: bool,
 }
 
-impl Bearer {
+impl Progress {
     fn is_at_it_for(&self, now: Instant, limit: Duration) -> bool {
         self.since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
     }
@@ -67,7 +67,7 @@ impl Releases {
 
     pub fn is_busy(&self) -> bool {
         let state = lock(&self.state);
-        !state.objects.is_empty() || state.threads.iter().any(|bearer| lock(bearer).since.is_some())
+        !state.objects.is_empty() || state.threads.iter().any(|progress| lock(progress).since.is_some())
     }
 
     /// Puts another thread beside those that are at one object for long, if others wait, and has what takes too
@@ -75,8 +75,8 @@ impl Releases {
     pub fn look(&self, interpreter: &'static Interpreter, now: Instant) {
         let mut state = lock(&self.state);
         let mut all_late = true;
-        for bearer in &state.threads {
-            let mut at = lock(bearer);
+        for progress in &state.threads {
+            let mut at = lock(progress);
             all_late &= at.is_at_it_for(now, LATE);
             if at.is_at_it_for(now, TOO_LATE) && !std::mem::replace(&mut at.is_asked, true) {
                 interpreter.errands.interrupt_releases();
@@ -90,12 +90,12 @@ impl Releases {
     /// Interrupts what takes too long. As long as the caller is attached, no thread goes on to another object.
     pub fn interrupt(&self, interpreter: &'static Interpreter, py: Python<'_>) {
         let now = Instant::now();
-        for bearer in &lock(&self.state).threads {
-            let mut at = lock(bearer);
+        for progress in &lock(&self.state).threads {
+            let mut at = lock(progress);
             if at.is_at_it_for(now, TOO_LATE)
+                && !std::mem::replace(&mut at.was_interrupted, true)
                 && let Some(thread) = at.thread
             {
-                at.was_interrupted = true;
                 thread.raise(interpreter.hooks.cancelled.bind(py));
             }
         }
@@ -117,28 +117,28 @@ impl Releases {
     }
 }
 
-/// Where there is no thread for it, it is tried again with the next object.
+/// Where no thread can be started, the watch tries again.
 fn start(interpreter: &'static Interpreter, state: &mut State) {
-    let bearer = Arc::new(Mutex::new(Bearer::default()));
+    let progress = Arc::new(Mutex::new(Progress::default()));
     let serve = {
-        let bearer = Arc::clone(&bearer);
-        move |py: Python<'_>| serve(py, interpreter, &bearer)
+        let progress = Arc::clone(&progress);
+        move |py: Python<'_>| serve(py, interpreter, &progress)
     };
     let thread = crate::runner::thread("py-release");
     if thread.spawn(move || crate::runner::attached(interpreter, serve)).is_ok() {
-        state.threads.push(bearer);
+        state.threads.push(progress);
     }
 }
 
-fn serve(py: Python<'_>, interpreter: &'static Interpreter, bearer: &Mutex<Bearer>) {
+fn serve(py: Python<'_>, interpreter: &'static Interpreter, progress: &Mutex<Progress>) {
     let releases = &interpreter.releases;
     let thread = ThreadId::current(py);
-    lock(bearer).thread = Some(thread);
+    lock(progress).thread = Some(thread);
     loop {
         for object in std::iter::from_fn(|| releases.next()).take(AT_ONCE) {
-            lock(bearer).since = Some(Instant::now());
+            lock(progress).since = Some(Instant::now());
             drop(object.into_bound(py));
-            let mut at = lock(bearer);
+            let mut at = lock(progress);
             at.since = None;
             at.is_asked = false;
             if std::mem::take(&mut at.was_interrupted) {

@@ -128,13 +128,14 @@ pub fn lend<'py>(
     let (shape, mut strides): (Vec<i64>, Vec<i64>) = (shape.extract()?, strides.extract()?);
     let item = i64::from(data_type.bits / 8).max(1);
     let whole = View::of(data).ok_or_else(|| PyTypeError::new_err("expected a contiguous memoryview"))?;
-    let extent = Extent::new(&shape, &strides, item);
-    let fits =
-        extent.as_ref().is_some_and(|extent| extent.len().is_some_and(|len| len <= whole.as_slice().len()));
-    let Some(extent) = extent.filter(|_| fits && shape.len() == strides.len() && shape.len() <= MAX_AXES)
-    else {
-        return Err(PyValueError::new_err("the shape and the strides are not those of the data"));
+    let fits = |extent: &Extent| {
+        shape.len() == strides.len()
+            && shape.len() <= MAX_AXES
+            && extent.len().is_some_and(|len| len <= whole.as_slice().len())
     };
+    let extent = Extent::new(&shape, &strides, item)
+        .filter(fits)
+        .ok_or_else(|| PyValueError::new_err("the shape and the strides are not those of the data"))?;
     // Others count on it that each number lies at a multiple of its size. No numbers lie nowhere.
     if strides.iter().any(|stride| stride % item != 0) {
         return Err(PyBufferError::new_err("the strides are no multiples of the size of an element"));

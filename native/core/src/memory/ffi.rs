@@ -75,7 +75,9 @@ unsafe extern "C" fn deallocate(object: *mut ffi::PyObject) {
     // reference to its class.
     unsafe {
         let class = ffi::Py_TYPE(object);
-        ptr::drop_in_place(&raw mut (*object.cast::<Exporter>()).memory);
+        if !crate::fork::is_child() {
+            ptr::drop_in_place(&raw mut (*object.cast::<Exporter>()).memory);
+        }
         ffi::PyObject_Free(object.cast());
         ffi::Py_DECREF(class.cast());
     }
